@@ -1,0 +1,84 @@
+"""What training reports: one stream of small frozen values that the terminal, the metrics files and any
+tracker consume. Training knows none of them.
+
+    Started -> (StepDone | Validated | Saved | Warned)* -> Finished
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StopReason = Literal["finished", "early_stopping", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training is about to take its first step (`step` > 0 when it goes on from a checkpoint)."""
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+    train_examples: int
+    validation_examples: int
+    trainable_parameters: int
+    total_parameters: int
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step. `train_loss` is the mean cross-entropy per answer token in nats."""
+
+    step: int
+    epoch: float
+    train_loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int  # real tokens that went through the model in this step; there is no padding to count
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Loss over all validation pairs, per answer token in nats."""
+
+    step: int
+    epoch: float
+    eval_loss: float
+    is_best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is complete on disk."""
+
+    step: int
+    path: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the person should know. `message` says what it means for them."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of `fit()`; the best adapter is loaded in the model when this is reported."""
+
+    step: int
+    epochs: float
+    stopped: StopReason
+    best_step: int
+    best_eval_loss: float
+    seconds: float
+    tokens: int
+
+
+Event = Started | StepDone | Validated | Saved | Warned | Finished

@@ -1,0 +1,1 @@
+"""Tensors only: base model, adapter, attention, loss."""

@@ -1,0 +1,1 @@
+"""Any table file -> question/answer pairs. Knows spreadsheets and nothing of tokens."""

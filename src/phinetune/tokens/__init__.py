@@ -1,0 +1,1 @@
+"""Pairs -> Examples -> padding-free Batches."""

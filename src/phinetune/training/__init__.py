@@ -1,0 +1,1 @@
+"""Joins examples and model: the run itself."""
