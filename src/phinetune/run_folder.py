@@ -95,7 +95,9 @@ def open_finished(path: str | Path) -> RunFolder:
         if RunFolder(root).is_finished:
             return RunFolder(root)
     if not path.exists():
-        raise RunError(f"There is no folder {path}.", "Name the folder that `phinetune train` wrote to (its --out).")
+        raise RunError(
+            f"There is no folder {path}.", "Name the folder that `phinetune train` wrote to (its --out)."
+        )
     if RunFolder(path).checkpoint_steps():
         raise RunError(
             f"The training run in {path} is not finished: it has checkpoints but no model yet.",
