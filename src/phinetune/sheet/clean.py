@@ -1,0 +1,58 @@
+"""The text of a cell, freed from what spreadsheets and web pages leave around it.
+
+    "\u200b What\xa0is this?_x000D_\n"  ->  "What is this?"
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_INVISIBLE = "\u200b\u2060\ufeff"
+# These shape letters and emoji inside a text (Persian, Hindi, families); only at the ends they mean nothing.
+_JOINERS_AND_MARKS = "\u200c\u200d\u200e\u200f"
+_CONTROL = "".join(chr(code) for code in range(32) if chr(code) not in "\t\n\r")
+_WHITESPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+_ENDS = _WHITESPACE + _JOINERS_AND_MARKS
+
+_TRANSLATION = {
+    **dict.fromkeys(map(ord, _INVISIBLE + _CONTROL)),
+    **dict.fromkeys(map(ord, "\xa0\u202f"), " "),
+}
+_LINE_END = re.compile("\r\n?|\u2028|\u2029|\x85")
+
+_APOSTROPHES = "'’ʼ`´"
+# C# is not C, 5 % is not 5.
+_MEANINGFUL = "#%&@"
+
+
+def clean(text: str) -> str:
+    """Without surrounding space, invisible characters and carriage returns; inner line breaks stay. Idempotent."""
+    if text.isascii() and text.isprintable() and "_x000" not in text:
+        return text.strip()
+    visible = text.translate(_TRANSLATION).replace("_x000D_", "\r")
+    return _LINE_END.sub("\n", visible).strip(_ENDS)
+
+
+def normalize_question(text: str) -> str:
+    """What makes two questions the same: letters and digits, whatever their case, width, spacing and punctuation."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", clean(text)).casefold())
+    return " ".join(folded.translate(_PUNCTUATION).split()) or folded
+
+
+class _PunctuationTable(dict[int, str | None]):
+    """A str.translate table that works itself out, character by character."""
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        category = unicodedata.category(character)
+        replacement: str | None = character
+        if character in _APOSTROPHES or category == "Cf":
+            replacement = None
+        elif category[0] in "PZ" and character not in _MEANINGFUL:
+            replacement = " "
+        self[code] = replacement
+        return replacement
+
+
+_PUNCTUATION = _PunctuationTable()

@@ -1,0 +1,111 @@
+"""What every reader hands on: tables of cells that remember the row they stand in.
+
+    Table("FAQ", rows=(Row(4, ("Question", "Answer")), Row(6, ("Who?", ErrorCell("#N/A")))))
+
+Row numbers are the ones a person sees: Excel's row, the spreadsheet row of a CSV record, the line of a .jsonl file,
+the place in a .json list. Empty rows are left out; the gap in the numbers tells of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+
+from phinetune.sheet.clean import clean
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCell:
+    """A cell that shows an error value such as #N/A."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnstoredFormula:
+    """A formula that was written by a program and never calculated."""
+
+
+Cell = str | ErrorCell | UnstoredFormula
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    number: int
+    cells: tuple[Cell, ...]
+
+    def cell(self, column: int) -> Cell:
+        return self.cells[column] if column < len(self.cells) else ""
+
+
+@dataclass(frozen=True)
+class SheetWarning:
+    """Something a person should know about their file; the file is used all the same."""
+
+    code: str
+    message: str
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` are the names that the format itself declares (JSON, Parquet); None where a header row may hold them."""
+
+    name: str | None
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] | None = None
+    warnings: tuple[SheetWarning, ...] = ()
+    hidden: bool = False
+
+
+# As Excel writes them to text in English, German, French, Spanish, Portuguese and Italian.
+_ERROR_VALUES = frozenset(
+    "#N/A #REF! #VALUE! #NAME? #DIV/0! #NUM! #NULL! #SPILL! #CALC! #FIELD! #BLOCKED! #CONNECT! #GETTING_DATA "
+    "#NV #BEZUG! #WERT! #ZAHL! #VALEUR! #NOM? #NOMBRE! #¡REF! #¡VALOR! #¿NOMBRE? #¡DIV/0! #¡NUM! #¡NUMERO! "
+    "#N/D #VALOR! #NOME? #NÚM! #RIF! #VALORE! #NOME!".split()
+)
+
+
+def make_rows(numbered: Iterable[tuple[int, Sequence[object]]]) -> tuple[Row, ...]:
+    """Rows of the values, without those that hold nothing."""
+    rows = (Row(number, tuple(map(make_cell, values))) for number, values in numbered)
+    return tuple(row for row in rows if not is_blank(row))
+
+
+def is_blank(row: Row) -> bool:
+    return not any(clean(cell) if isinstance(cell, str) else cell for cell in row.cells)
+
+
+def make_cell(value: object) -> Cell:
+    """The value as a person reads it in the spreadsheet."""
+    if not isinstance(value, str):
+        return value if isinstance(value, ErrorCell | UnstoredFormula) else as_text(value)
+    if value.startswith("#") and value.strip().upper() in _ERROR_VALUES:
+        return ErrorCell(value.strip())
+    return value
+
+
+def as_text(value: object) -> str:
+    """3.0 -> "3", True -> "TRUE", midnight of a day -> "2024-03-12", no value -> "", a list or record -> JSON."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return str(value).upper()
+        case float():
+            # Excel stores and shows 15 digits: 0.1 + 0.2 is 0.3 there. Not a number is how tables say "empty".
+            return "" if value != value else f"{value:.15g}"
+        case datetime():
+            return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
+        case date() | time():
+            return value.isoformat()
+        case bytes():
+            return value.decode("utf-8", errors="replace")
+        case list() | tuple() | dict():
+            return json.dumps(value, ensure_ascii=False, default=as_text)
+        case _:
+            return str(value)

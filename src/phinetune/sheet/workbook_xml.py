@@ -1,0 +1,170 @@
+"""What the workbook reader leaves out of an .xlsx file: error cells and formulas that were never calculated.
+
+    <c r="B5" t="e"><v>#N/A</v></c>      ->  {(5, 2): ErrorCell("#N/A")}
+    <c r="B6"><f>C6&amp;D6</f><v/></c>   ->  {(6, 2): UnstoredFormula()}
+
+Both reach us from the reader as empty cells, and a person would look for them in vain.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from xml.parsers import expat
+from zipfile import ZipFile
+
+from phinetune.errors import SheetError
+from phinetune.sheet.table import Cell, ErrorCell, UnstoredFormula
+
+CellFaults = dict[tuple[int, int], Cell]
+
+# The reader holds every cell of the rectangle up to the last one, 32 bytes each, and a single stray cell
+# at XFD20000 makes it ask for 10 GB and end the whole process.
+_MAX_CELLS = 20_000_000
+
+_REFERENCE = re.compile(rb""" r=["']([A-Z]{1,3})([0-9]{1,7})["']""")
+_WORTH_PARSING = re.compile(rb""" t=["']e["']|<(?:\w+:)?f[ />]""")
+
+
+def find_faults(archive: ZipFile, file: str) -> dict[str, CellFaults]:
+    """The faults of every worksheet, by sheet name and (row, column), both from 1.
+
+    Raises SheetError for a sheet too large to hold, expat.ExpatError and the errors of zipfile for a damaged one.
+    """
+    found = {}
+    for name, part in _worksheets(archive).items():
+        xml = archive.read(part)
+        _refuse_huge(xml, name, file)
+        if _WORTH_PARSING.search(xml):
+            found[name] = _SheetParser().parse(xml)
+    return found
+
+
+def _worksheets(archive: ZipFile) -> dict[str, str]:
+    parts = set(archive.namelist())
+    targets = {
+        relation["Id"]: posixpath.normpath(posixpath.join("/xl", relation["Target"])).lstrip("/")
+        for relation in _elements(archive.read("xl/_rels/workbook.xml.rels"), "Relationship")
+        if "Id" in relation and "Target" in relation
+    }
+    sheets = {
+        sheet["name"]: targets.get(next((sheet[key] for key in sheet if key.endswith(":id")), ""), "")
+        for sheet in _elements(archive.read("xl/workbook.xml"), "sheet")
+        if "name" in sheet
+    }
+    return {name: part for name, part in sheets.items() if part in parts}
+
+
+def _elements(xml: bytes, wanted: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if _local(name) == wanted:
+            found.append(attributes)
+
+    parser = _parser()
+    parser.StartElementHandler = start
+    parser.Parse(xml, True)
+    return found
+
+
+def _refuse_huge(xml: bytes, sheet: str, file: str) -> None:
+    references = set(_REFERENCE.findall(xml))
+    if not references:
+        return
+    rows = max(int(row) for _, row in references)
+    letters = max((letters for letters, _ in references), key=lambda text: (len(text), text))
+    if rows * _column(letters.decode()) > _MAX_CELLS:
+        raise SheetError(
+            f'{file}, sheet "{sheet}": its last cell is in column {letters.decode()}, row {rows}; '
+            "that is more than can be read.",
+            "Delete stray cells far right of or far below the questions and answers, save it and try again.",
+        )
+
+
+class _SheetParser:
+    """Collects the faults of one worksheet while its XML streams by."""
+
+    def __init__(self) -> None:
+        self.faults: CellFaults = {}
+        self.zeros: list[tuple[int, int]] = []
+        self.any_calculated = False
+        self.row = self.column = 0
+        self.kind = ""
+        self.has_formula = False
+        self.value: str | None = None
+        self.in_value = False
+
+    def parse(self, xml: bytes) -> CellFaults:
+        parser = _parser()
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self.text
+        parser.Parse(xml, True)
+        # A program that writes formulas without calculating them may store 0 as the result of every one.
+        if not self.any_calculated:
+            self.faults.update(dict.fromkeys(self.zeros, UnstoredFormula()))
+        return self.faults
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        match _local(name):
+            case "row":
+                self.row = int(attributes.get("r", self.row + 1))
+                self.column = 0
+            case "c":
+                letters = attributes.get("r", "").rstrip("0123456789")
+                self.column = _column(letters) if letters else self.column + 1
+                self.kind = attributes.get("t", "n")
+                self.has_formula, self.value = False, None
+            case "f":
+                self.has_formula = True
+            case "v":
+                self.in_value, self.value = True, ""
+
+    def text(self, text: str) -> None:
+        if self.in_value:
+            self.value = (self.value or "") + text
+
+    def end(self, name: str) -> None:
+        match _local(name):
+            case "v":
+                self.in_value = False
+            case "c":
+                self.judge()
+
+    def judge(self) -> None:
+        place = (self.row, self.column)
+        if self.kind == "e":
+            self.faults[place] = ErrorCell(self.value or "#N/A")
+        elif not self.has_formula:
+            return
+        # The stored result of a formula may well be the empty text; only t="str" says so.
+        elif self.value is None or (not self.value and self.kind != "str"):
+            self.faults[place] = UnstoredFormula()
+        elif self.value == "0" and self.kind == "n":
+            self.zeros.append(place)
+        else:
+            self.any_calculated = True
+
+
+def _parser() -> expat.XMLParserType:
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    # Spreadsheets declare no document type; one that does means to make entities explode.
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    return parser
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise expat.ExpatError("document type declaration")
+
+
+def _local(name: str) -> str:
+    return name.rpartition(":")[2]
+
+
+def _column(letters: str) -> int:
+    number = 0
+    for letter in letters:
+        number = 26 * number + ord(letter) - ord("A") + 1
+    return number

@@ -1,0 +1,108 @@
+"""Examples -> padding-free rows, in an order that depends on nothing but the seed and the step.
+
+    examples   [a a a a] [b b] [c c c]
+    row        ids        a a a a b b c c c      one row of documents laid end to end, no padding anywhere
+               positions  0 1 2 3 0 1 0 1 2      restart in every document
+               lengths    4 2 3                  attention is confined to each
+
+Which examples make up step N is a pure function of (seed, N): a resume needs to remember the step and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from phinetune.tokens.encode import Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One row of documents.
+
+    ids, positions: int64 [1, T]. targets: int64 [A], the A answer tokens of the row in order.
+    predictors: int64 [A], the place in the row whose output predicts each target (the token before it).
+    lengths: tokens of each document; they sum to T.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    predictors: torch.Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.shape[1]
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.targets.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        move = [
+            t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets, self.predictors)
+        ]
+        return Batch(*move, lengths=self.lengths)
+
+
+def lay_out(examples: Sequence[Example]) -> Batch:
+    """The examples as one row, in the given order."""
+    ids: list[int] = []
+    positions: list[int] = []
+    predictors: list[int] = []
+    for example in examples:
+        start = len(ids)
+        ids += example.ids
+        positions += range(len(example.ids))
+        predictors += range(start + example.prompt_length - 1, start + len(example.ids) - 1)
+    row = torch.tensor(ids)
+    places = torch.tensor(predictors)
+    return Batch(
+        ids=row[None],
+        positions=torch.tensor(positions)[None],
+        targets=row[places + 1],
+        predictors=places,
+        lengths=tuple(len(example.ids) for example in examples),
+    )
+
+
+@dataclass(frozen=True)
+class StepOrder:
+    """Which examples belong to which optimizer step. Steps count from 0; an epoch's last step may be smaller."""
+
+    count: int
+    per_step: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.count // self.per_step)
+
+    def indices(self, step: int) -> list[int]:
+        """The examples of a step: a slice of the epoch's own shuffle, each example once an epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = list(range(self.count))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return order[place * self.per_step : (place + 1) * self.per_step]
+
+
+def micro_batches(examples: Sequence[Example], batch_size: int) -> list[Batch]:
+    """The examples of one step as rows of at most `batch_size` documents."""
+    return [lay_out(examples[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
+
+
+def validation_batches(examples: Sequence[Example], tokens_per_row: int) -> list[Batch]:
+    """All examples as rows of about `tokens_per_row` tokens, documents of like length together."""
+    rows: list[list[Example]] = []
+    filled = 0
+    for example in sorted(examples, key=lambda e: len(e.ids)):
+        if not rows or filled + len(example.ids) > tokens_per_row:
+            rows.append([])
+            filled = 0
+        rows[-1].append(example)
+        filled += len(example.ids)
+    return [lay_out(row) for row in rows]

@@ -1,0 +1,72 @@
+"""THE prompt format. Training, asking and every export read it from here.
+
+    template   "### Question: {question}\\n\\n### Answer: {answer}"
+    prompt     "### Question: What is a quasar?\\n\\n### Answer:"       <- what the model is given
+    completion " A very bright galaxy core."                          <- what it learns to say, then end-of-text
+
+The blank before the answer belongs to the completion: a byte-pair tokenizer makes " A" one token, so a prompt
+that ended in a blank would be tokenised differently in asking than in training.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from phinetune.errors import SettingsError
+from phinetune.settings import DEFAULT_TEMPLATE
+
+_FIELD = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A template text, cut at its answer field. Filling it replaces the fields and evaluates nothing."""
+
+    text: str = DEFAULT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        fields = _FIELD.findall(self.text)
+        problems = [
+            f"the field {{{name}}} is missing" for name in ("question", "answer") if name not in fields
+        ]
+        problems += [f"{{{name}}} is not a field" for name in fields if name not in ("question", "answer")]
+        if fields.count("answer") > 1:
+            problems.append("{answer} may stand only once")
+        if not problems and "{question}" not in self._head:
+            problems.append("{question} must come before {answer}")
+        if problems:
+            raise SettingsError(
+                f"The template {self.text!r} cannot be used: {'; '.join(problems)}.",
+                'Write one such as "User: {question}\\nAssistant: {answer}".',
+            )
+
+    @property
+    def _head(self) -> str:
+        return self.text.partition("{answer}")[0]
+
+    def prompt(self, question: str) -> str:
+        """The text up to where the answer begins, without a trailing blank."""
+        return self._head.rstrip(" ").replace("{question}", question)
+
+    def completion(self, answer: str) -> str:
+        """The text that the model is to write after the prompt, end-of-text aside."""
+        head, _, tail = self.text.partition("{answer}")
+        blanks = head[len(head.rstrip(" ")) :]
+        return blanks + answer + tail
+
+    def stop_strings(self) -> list[str]:
+        """Texts that open a next question: where the base model, which never learned to stop, rambles on."""
+        opening = self._head.partition("{question}")[0].strip()
+        return [opening] if opening else []
+
+    def clean_answer(self, text: str) -> str:
+        """The answer within generated text: up to the first stop string, trimmed."""
+        for stop in self.stop_strings():
+            text = text.partition(stop)[0]
+        return text.removesuffix(self.text.partition("{answer}")[2]).strip()
+
+
+def unescape(template: str) -> str:
+    """Turn the `\\n` and `\\t` that people type in a shell into the characters they mean."""
+    return template.replace("\\n", "\n").replace("\\t", "\t")
