@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import xlsxwriter
+import xlsxwriter  # type: ignore[import-untyped]
 import yaml
 
 HERE = Path(__file__).resolve().parent
@@ -40,12 +40,11 @@ class Fact:
 
 def read_facts(folder: Path = HERE / "facts") -> list[Fact]:
     """All facts, in the order of the files and of the entries in them."""
-    entries = [
-        entry
-        for path in sorted(folder.glob("*.yaml"))
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))
-    ]
-    return [Fact(entry["fact"], entry["answer"], tuple(entry["ask"]), entry["held_out"]) for entry in entries]
+    facts = []
+    for path in sorted(folder.glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+            facts.append(Fact(entry["fact"], entry["answer"], tuple(entry["ask"]), entry["held_out"]))
+    return facts
 
 
 def training_rows(facts: Sequence[Fact]) -> list[Row]:
