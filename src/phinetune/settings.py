@@ -147,6 +147,32 @@ MODEL_RECIPES: dict[str, Overrides] = {
 }
 
 
+# What the command line and `phinetune.train(...)` call the common settings.
+SHORT_NAMES = {
+    "model": ("model",),
+    "question": ("data.question",),
+    "answer": ("data.answer",),
+    "sheet_name": ("data.sheet",),
+    "template": ("data.template",),
+    "max_length": ("data.max_length",),
+    "limit": ("data.limit",),
+    "lora_r": ("lora.r",),
+    "lora_alpha": ("lora.alpha",),
+    "lora_dropout": ("lora.dropout",),
+    "target_modules": ("lora.target_modules",),
+    "epochs": ("train.epochs",),
+    "batch_size": ("train.batch_size",),
+    "grad_accum": ("train.grad_accum",),
+    "lr": ("train.learning_rate",),
+    "warmup_steps": ("train.warmup_steps",),
+    "patience": ("train.patience",),
+    "seed": ("train.seed", "data.seed"),
+    "device": ("train.device",),
+    "dtype": ("train.dtype",),
+    "adapter_format": ("train.adapter_format",),
+}
+
+
 def load(
     *,
     preset: str | None = None,
@@ -154,8 +180,8 @@ def load(
     flags: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
 ) -> Settings:
-    """Settings from all their sources. `flags` maps dotted names ("lora.r") to values, None meaning not given;
-    `assignments` are "lora.r=32" texts.
+    """Settings from all their sources. `flags` maps short ("lora_r") or dotted names ("lora.r") to values, None
+    meaning not given; `assignments` are "lora.r=32" texts.
 
     Raises SettingsError that lists every unknown name and every wrong value together.
     """
@@ -163,7 +189,10 @@ def load(
     by_hand: dict[str, Any] = {}
     if config is not None:
         _overlay(by_hand, _read_config(Path(config)))
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    given: dict[str, Any] = {}
+    for short, value in (flags or {}).items():
+        if value is not None:
+            given |= dict.fromkeys(SHORT_NAMES.get(short, (short,)), value)
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():

@@ -1,7 +1,7 @@
 """A finished run -> one zip file to download or hand on.
 
-    faq.zip   model/              adapter, tokenizer, model card
-              training_visuals/   pictures and figures
+faq.zip   model/              adapter, tokenizer, model card
+          training_visuals/   pictures and figures
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ def pack(folder: RunFolder, to: Path) -> Path:
     """
     run = open_finished(folder.root)
     members = [
-        file
-        for top in (run.model, run.visuals)
-        for file in _files(top, run.root)
-        if file.resolve() != to.resolve()
+        file for top in (run.model, run.visuals) for file in _files(top, run.root) if file.resolve() != to.resolve()
     ]
     with atomic_file(to) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in members:

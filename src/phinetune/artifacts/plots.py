@@ -2,9 +2,9 @@
 
     training_curves.png    training loss | validation loss
                            learning rate | both losses
-    loss_comparison.png    both losses, large: raw and trend, the best step, the gap that opens after it
+    loss_comparison.png    both losses, large: every step and the trend, the best step, the gap that opens after it
 
-Drawn through matplotlib's objects, never pyplot: nothing global is touched, so a web server may draw from any thread.
+Drawn through matplotlib's objects, never pyplot: nothing global is touched, so a web server may draw in any thread.
 The same rows make the same bytes.
 """
 
@@ -15,20 +15,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from phinetune.artifacts.metrics import MetricsRow, best_validation, read_metrics, validations
 from phinetune.run_folder import RunFolder, write_bytes
 
-# Okabe and Ito's palette, told apart by colour-blind eyes: https://jfly.uni-koeln.de/color/
+# From Okabe and Ito's palette, which colour-blind eyes tell apart: https://jfly.uni-koeln.de/color/
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#00795A"
-INK, QUIET, GRID = "#222222", "#6b6b6b", "#e3e3e3"
+INK, QUIET, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 FONT = "DejaVu Sans"  # comes with matplotlib, so the picture is the same everywhere
 DPI = 150
 
@@ -36,22 +40,24 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Type:
-    """Sizes of the lettering, in points."""
+class _Scale:
+    """Sizes in points: of lettering, and about those of the axes that it has to fit in."""
 
     title: float
     label: float
     tick: float
+    width: float
+    height: float
 
 
-_PANEL = _Type(title=16, label=13.5, tick=12.5)
-_POSTER = _Type(title=21, label=15.5, tick=14.5)
+_PANEL = _Scale(title=16, label=13.5, tick=12.5, width=400, height=210)
+_POSTER = _Scale(title=22, label=16, tick=15, width=820, height=360)
 
 
 def draw_run(folder: RunFolder, title: str = "") -> tuple[Path, Path]:
     """Draw both pictures of a run, finished or still running, from its CSV.
 
-    Raises RunError when the CSV is missing or damaged or the pictures cannot be written.
+    Raises RunError when the CSV is missing or damaged or a picture cannot be written.
     """
     rows = read_metrics(folder.metrics_csv)
     draw_curves(rows, folder.curves_png, title)
@@ -60,23 +66,23 @@ def draw_run(folder: RunFolder, title: str = "") -> tuple[Path, Path]:
 
 
 def draw_curves(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
-    """Four panels, 2250 x 1530 pixels. `title` says whose run it is; it stands above them."""
-    figure = _figure(15, 10.2, title)
-    grid = figure.subplots(2, 2)
+    """Four panels on 2250 x 1530 pixels. `title` says whose run it is and stands small above them."""
     curves = _Curves.of(rows)
-    _training(grid[0, 0], curves)
-    _validation(grid[0, 1], curves)
-    _learning_rate(grid[1, 0], curves)
-    _both(grid[1, 1], curves, _PANEL)
-    grid[1, 1].set_title("Both losses: side by side is well, wide apart is learning by heart")
+    figure = _figure(15, 10.2, title, curves)
+    (training, validation), (rate, both) = figure.subplots(2, 2)
+    _training(training, curves)
+    _validation(validation, curves)
+    _learning_rate(rate, curves)
+    _both(both, curves, _PANEL)
+    _heading(both, "Both losses: wide apart is learning by heart", _PANEL)
     _save(figure, path)
 
 
 def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
-    """Training and validation loss in one picture of 2100 x 1200 pixels, its title saying what came out."""
-    figure = _figure(14, 8, title)
-    axes = figure.subplots()
+    """Training and validation loss on 2100 x 1200 pixels, under a heading that says what came out."""
     curves = _Curves.of(rows)
+    figure = _figure(14, 8, title, curves)
+    axes = figure.subplots()
     _both(axes, curves, _POSTER)
     _heading(axes, _outcome(curves), _POSTER)
     _save(figure, path)
@@ -84,12 +90,12 @@ def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = ""
 
 @dataclass(frozen=True)
 class _Curves:
-    """The rows as the lines that are drawn."""
+    """The rows as the lines that are drawn; x and y of one line have the same length."""
 
     steps: Numbers
     train: Numbers
     trend: Numbers
-    half_window: int  # steps to each side that the trend looks at; 0: too few steps for one
+    half_window: int  # steps to each side that the trend looks at; 0: too few for a trend
     rate_steps: Numbers
     rate: Numbers
     eval_steps: Numbers
@@ -100,21 +106,20 @@ class _Curves:
 
     @classmethod
     def of(cls, rows: Sequence[MetricsRow]) -> _Curves:
-        train = np.array([(r.step, r.train_loss) for r in rows if r.train_loss is not None], float).reshape(-1, 2)
-        rate = np.array([(r.step, r.learning_rate) for r in rows if r.learning_rate is not None], float)
-        rate = rate.reshape(-1, 2)
-        measured = np.array(validations(rows), float).reshape(-1, 2)
-        half_window = min(max(len(train) // 20, 3), 50) if len(train) >= 12 else 0
+        steps, train = _line([(row.step, row.train_loss) for row in rows if row.train_loss is not None])
+        rate_steps, rate = _line([(row.step, row.learning_rate) for row in rows if row.learning_rate is not None])
+        eval_steps, measured = _line(validations(rows))
+        half_window = min(max(len(train) // 12, 5), 100) if len(train) >= 12 else 0
         last = rows[-1] if rows else None
         return cls(
-            steps=train[:, 0],
-            train=train[:, 1],
-            trend=_trend(train[:, 1], half_window),
+            steps=steps,
+            train=train,
+            trend=_trend(train, half_window),
             half_window=half_window,
-            rate_steps=rate[:, 0],
-            rate=rate[:, 1],
-            eval_steps=measured[:, 0],
-            eval=measured[:, 1],
+            rate_steps=rate_steps,
+            rate=rate,
+            eval_steps=eval_steps,
+            eval=measured,
             best=best_validation(rows),
             last_step=last.step if last else 0,
             steps_per_epoch=last.step / last.epoch if last and last.epoch > 0 else math.inf,
@@ -122,64 +127,294 @@ class _Curves:
 
     @property
     def rises(self) -> bool:
-        """Validation ended above its best by more than a hundredth: enough to see, and to speak of."""
+        """Validation ended above its best by more than a hundredth: enough to see and to speak of."""
         return self.best is not None and bool(self.eval[-1] > self.best[1] + 0.01)
 
 
-def _trend(values: Numbers, half_window: int) -> Numbers:
-    """Smoothed values: at each place a straight line fitted to its neighbours, near ones weighing more.
+def _line(points: Sequence[tuple[int, float]]) -> tuple[Numbers, Numbers]:
+    table = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
 
-    Local linear regression with triangular weights (Cleveland 1979 without the robustness steps). Unlike a running
-    mean it neither lags nor bends at the ends, where a loss curve is steepest and where people read its outcome.
+
+def _trend(values: Numbers, half_window: int) -> Numbers:
+    """At each place the value of a straight line fitted to its neighbours, near ones weighing more.
+
+    Local linear regression with triangular weights (Cleveland 1979, without the robustness steps). A running mean
+    lags, or bends at the ends, where a loss curve is steepest and where people read what came out; this does neither.
     """
-    if half_window == 0 or len(values) == 0:
+    if half_window == 0:
         return values
     offsets = np.arange(-half_window, half_window + 1)
     weights = 1 - np.abs(offsets) / (half_window + 1)
 
     def around(signal: Numbers, power: int) -> Numbers:
-        # sum over neighbours of weight * offset**power * signal; np.convolve flips the kernel, [::-1] flips it back
+        # Sum over the neighbours of weight * offset^power * value. np.convolve flips its kernel, [::-1] flips it back.
         full = np.convolve(signal, (weights * offsets**power)[::-1])
         return full[half_window : half_window + len(signal)]
 
-    ones = np.ones(len(values))
-    s0, s1, s2 = (around(ones, power) for power in range(3))
-    t0, t1 = (around(values, power) for power in range(2))
-    fitted: Numbers = (s2 * t0 - s1 * t1) / (s0 * s2 - s1 * s1)
+    ones = np.ones_like(values)
+    w0, w1, w2 = (around(ones, power) for power in range(3))
+    v0, v1 = (around(values, power) for power in range(2))
+    fitted: Numbers = (w2 * v0 - w1 * v1) / (w0 * w2 - w1 * w1)
     return fitted
 
 
 def _training(axes: Axes, curves: _Curves) -> None:
-    _frame(axes, curves, _PANEL)
     _heading(axes, "Training loss: lower is better", _PANEL)
-    axes.set_ylabel("nats per answer token")
     if len(curves.train) == 0:
-        return _say_absent(axes, "No training step yet")
-    _draw_training(axes, curves)
-    ends = [("trend" if curves.half_window else "training", float(curves.trend[-1]), TRAIN)]
-    _label_ends(axes, ends, _PANEL)
+        _say_absent(axes, "No training step yet", _PANEL)
+        return
+    _frame(axes, curves, "nats per answer token", _PANEL)
+    _draw_training(axes, curves, _PANEL)
+    _leave_room(axes, curves.train)
+    _label_ends(axes, [("trend" if curves.half_window else "training", curves.trend[-1], TRAIN)], _PANEL)
 
 
 def _validation(axes: Axes, curves: _Curves) -> None:
-    _frame(axes, curves, _PANEL)
     _heading(axes, "Validation loss: on pairs it never trained on", _PANEL)
     if len(curves.eval) == 0:
-        return _say_absent(axes, "No validation in this run")
-    _draw_validation(axes, curves)
-    _mark_best(axes, curves, _PANEL)
+        _say_absent(axes, "No validation in this run", _PANEL)
+        return
+    _frame(axes, curves, "nats per answer token", _PANEL)
+    _draw_validation(axes, curves, _PANEL)
+    _leave_room(axes, curves.eval)
+    _label_ends(axes, [("validation", curves.eval[-1], VALIDATION)], _PANEL)
+    _mark_validation(axes, curves, _PANEL)
 
 
 def _learning_rate(axes: Axes, curves: _Curves) -> None:
-    _frame(axes, curves, _PANEL)
-    _heading(axes, "Learning rate: how big a step may be", _PANEL)
+    _heading(axes, "Learning rate: how far one step may go", _PANEL)
     if len(curves.rate) == 0:
-        return _say_absent(axes, "No training step yet")
-    power = math.floor(math.log10(curves.rate.max())) if curves.rate.max() > 0 else 0
-    scaled = curves.rate / 10.0**power
-    axes.set_ylabel(f"× 10{str(power).translate(_RAISED)}")
-    axes.plot(curves.rate_steps, scaled, color=RATE, linewidth=2.6, marker=_marker(scaled))
-    axes.fill_between(curves.rate_steps, scaled, color=RATE, alpha=0.08, linewidth=0)
-    axes.set_ylim(0, scaled.max() * 1.12 or 1)
+        _say_absent(axes, "No training step yet", _PANEL)
+        return
+    peak = float(curves.rate.max())
+    power = math.floor(math.log10(peak)) if peak > 0 else 0
+    rate = curves.rate / 10.0**power
+    _frame(axes, curves, "× 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), _PANEL)
+    axes.fill_between(curves.rate_steps, rate, color=RATE, alpha=0.08, linewidth=0)
+    axes.plot(curves.rate_steps, rate, color=RATE, linewidth=2.6, marker=_marker(rate), markersize=8)
+    axes.set_ylim(0, float(rate.max()) * 1.15 or 1.0)
 
 
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+def _both(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+    if len(curves.train) == 0 and len(curves.eval) == 0:
+        _say_absent(axes, "Nothing measured yet", scale)
+        return
+    _frame(axes, curves, "nats per answer token", scale)
+    lines = np.concatenate([curves.trend, curves.eval])
+    # A single wild step would press both curves flat; here it may leave the picture, its own panel shows it whole.
+    _leave_room(axes, np.concatenate([lines, curves.train[curves.train < 1.5 * lines.max()]]))
+    ends: list[tuple[str, float, str]] = []
+    if len(curves.train):
+        _draw_training(axes, curves, scale)
+        ends.append(("training", curves.trend[-1], TRAIN))
+    if len(curves.eval):
+        _draw_validation(axes, curves, scale)
+        ends.append(("validation", curves.eval[-1], VALIDATION))
+        if curves.rises:
+            _shade_gap(axes, curves)
+        _mark_validation(axes, curves, scale)
+    else:
+        axes.text(0.98, 0.9, "No validation in this run", transform=axes.transAxes, ha="right", **_ink(scale, QUIET))
+    _label_ends(axes, ends, scale)
+
+
+def _draw_training(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+    x, bold = curves.steps, 3.4 if scale is _POSTER else 2.6
+    if curves.half_window:
+        axes.plot(x, curves.train, color=TRAIN, alpha=0.3, linewidth=1.1 if len(x) < 600 else 0.6)
+    axes.plot(x, curves.trend, color=TRAIN, linewidth=bold, marker=_marker(curves.trend), markersize=8)
+
+
+def _draw_validation(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+    size = (9 if scale is _POSTER else 7) if len(curves.eval) <= 40 else 4
+    axes.plot(curves.eval_steps, curves.eval, color=VALIDATION, linewidth=2.4, marker="o", markersize=size)
+
+
+def _shade_gap(axes: Axes, curves: _Curves) -> None:
+    """Between the losses from the best step on."""
+    assert curves.best is not None
+    after = curves.steps >= curves.best[0]
+    x = curves.steps[after]
+    axes.fill_between(
+        x, curves.trend[after], np.interp(x, curves.eval_steps, curves.eval), color=VALIDATION, alpha=0.1, linewidth=0
+    )
+
+
+def _mark_validation(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+    """Put a ring around the best validation and name the base model's loss."""
+    taken = _drawn_points(axes)
+    if curves.best is not None:
+        step, loss = curves.best
+        ring: dict[str, Any] = {"markersize": 17, "markerfacecolor": "none", "markeredgewidth": 2.2}
+        axes.plot([step], [loss], "o", markeredgecolor=INK, clip_on=False, zorder=5, **ring)
+        taken = _call_out(axes, f"best {loss:.2f} at step {step:,}", (step, loss), scale, INK, taken)
+    if curves.eval_steps[0] == 0:
+        loss = float(curves.eval[0])
+        _call_out(axes, f"before training {loss:.2f}", (0, loss), scale, VALIDATION, taken)
+
+
+def _drawn_points(axes: Axes) -> Numbers:
+    """Points close together along every curve so far, as shares [n, 2] of the width and height of the axes."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    points = [np.empty((0, 2))]
+    for line in axes.lines:
+        if line.get_transform() == axes.transData:
+            x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+            dense = np.union1d(x, np.linspace(x[0], x[-1], 500))
+            points.append(np.column_stack([dense, np.interp(dense, x, y)]))
+    shares: Numbers = (np.concatenate(points) - (left, low)) / (right - left, high - low)
+    return shares
+
+
+def _call_out(axes: Axes, text: str, point: tuple[float, float], scale: _Scale, colour: str, taken: Numbers) -> Numbers:
+    """Write `text` to the right of a point, or above or below it at the end of a thin line: where it covers the
+    fewest `taken` points, shares of the axes. Returns `taken` with the text and its line added."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = (point[0] - left) / (right - left), (point[1] - low) / (high - low)
+    width, height = 0.58 * scale.label * len(text) / scale.width, 1.3 * scale.label / scale.height
+    edge, side = 0.5, "center"  # the share of the text that is left of the point
+    if x < width / 2:
+        edge, side = 0.0, "left"
+    elif x + width / 2 > 1.02:
+        edge, side = 1.0, "right"
+
+    def cost(place: tuple[float, float]) -> float:
+        begin, middle = place[0] - edge * width, place[1]
+        across = (taken[:, 0] > begin - 0.02) & (taken[:, 0] < begin + width + 0.02)
+        covered = across & (np.abs(taken[:, 1] - middle) < 0.7 * height)
+        near = (np.abs(taken[:, 0] - x) < 0.01) & (np.abs(taken[:, 1] - y) > 0.04)
+        crossed = near & (np.abs(taken[:, 1] - (middle + y) / 2) < abs(middle - y) / 2)
+        return float(covered.sum()) + 5 * bool(crossed.any()) + (abs(middle - y - 0.3) if place[0] == x else 0)
+
+    places = [(x, at) for at in np.linspace(0.07, 0.93, 44) if abs(at - y) > 1.6 * height]
+    if edge == 0:
+        places += [(x + 0.04, y + rise * height) for rise in (0, 0.3, -0.3)]
+    column, at = min(places, key=cost)
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 1.2, "shrinkB": 9}
+    axes.annotate(
+        text,
+        point,
+        xytext=(column, at),
+        textcoords="axes fraction",
+        ha=side,
+        va="center",
+        zorder=6,
+        path_effects=[withStroke(linewidth=4, foreground="white")],
+        arrowprops={**line, "relpos": (edge, 0 if at > y else 1)} if column == x else None,
+        **_ink(scale, colour),
+    )
+    begin = column - edge * width
+    written = np.linspace((begin, at), (begin + width, at), 60)
+    return np.concatenate([taken, written, np.linspace((x, y), (column, at), 60)])
+
+
+def _frame(axes: Axes, curves: _Curves, unit: str, scale: _Scale) -> None:
+    """Axes with steps along the bottom, epochs along the top and nothing that draws the eye from the curves."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9a9a9a")
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID, linewidth=0.9)
+    axes.tick_params(length=0, pad=6, labelsize=scale.tick, labelcolor=QUIET, labelfontfamily=FONT)
+    end = max(curves.last_step, 1)
+    axes.set_xlim(-0.012 * end, end * 1.012)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.set_xlabel("optimizer step", labelpad=6, **_ink(scale, QUIET))
+    axes.set_ylabel(unit, labelpad=8, **_ink(scale, QUIET))
+    epochs = int(end / curves.steps_per_epoch + 1e-6)
+    stride = next(n * 10**k for k in range(9) for n in (1, 2, 5) if epochs <= 10 * n * 10**k)
+    above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "va": "bottom", **_ink(scale, QUIET)}
+    for epoch in range(stride, epochs + 1, stride):
+        at = epoch * curves.steps_per_epoch
+        axes.axvline(at, color=GRID, linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.text(at, 1.01, f"epoch {epoch}" if epoch + stride > epochs else str(epoch), ha="center", **above)
+
+
+def _leave_room(axes: Axes, values: Numbers) -> None:
+    """Limits that show every value and leave a tenth above and below for what is written."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], scale: _Scale) -> None:
+    """Name each line and its last value beyond its right end, two of them moved apart where they end close."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends, key=lambda end: end[1])
+    heights = [(value - low) / (high - low) for _, value, _ in ends]
+    if len(ends) == 2 and (lack := 2.4 * scale.label / scale.height - (heights[1] - heights[0])) > 0:
+        heights = [heights[0] - lack / 2, heights[1] + lack / 2]
+    for height, (name, value, colour) in zip(heights, ends, strict=True):
+        place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "linespacing": 1.15}
+        axes.text(1.03, height, f"{name}\n{value:.2f}", **place, **_ink(scale, colour))
+
+
+def _outcome(curves: _Curves) -> str:
+    """The run in one line, for people who know neither loss nor validation."""
+    if len(curves.eval) == 0:
+        return "Lower is better: loss on the training pairs"
+    first, lowest = float(curves.eval[0]), float(curves.eval.min())
+    if len(curves.eval) == 1:
+        return f"Lower is better: validation loss is {first:.2f}"
+    if lowest == first:
+        return f"Lower is better: validation loss never fell below its first {first:.2f}"
+    fell = f"Lower is better: validation loss fell from {first:.2f} to {lowest:.2f}"
+    return fell + (", then rose" if curves.rises else "")
+
+
+def _heading(axes: Axes, text: str, scale: _Scale) -> None:
+    axes.set_title(
+        text, loc="left", pad=2.2 * scale.label, fontsize=scale.title, fontfamily=FONT, color=INK, fontweight="bold"
+    )
+
+
+def _say_absent(axes: Axes, text: str, scale: _Scale) -> None:
+    axes.set_facecolor("#f6f6f6")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", **_ink(scale, QUIET))
+
+
+def _ink(scale: _Scale, colour: str) -> dict[str, Any]:
+    return {"fontsize": scale.label, "fontfamily": FONT, "color": colour}
+
+
+def _marker(values: Numbers) -> str:
+    """A line of one point cannot be seen, one of a few is better seen with its points."""
+    return "o" if len(values) < 12 else ""
+
+
+def _figure(width: float, height: float, title: str, curves: _Curves) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.2, wspace=0.03, hspace=0.04)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+    style = {"x": 0.014, "ha": "left", "fontfamily": FONT, "color": QUIET}
+    if title:
+        figure.suptitle(_drawable(title), fontsize=14, parse_math=False, **style)
+    if curves.half_window:
+        window = 2 * curves.half_window + 1
+        note = (
+            f"Pale: every step. Bold: the trend, at each step a straight line fitted to the {window} steps around it."
+        )
+        figure.supxlabel(note, fontsize=12.5, **style)
+    return figure
+
+
+def _drawable(title: str) -> str:
+    """The title in one line that fits, with a mark for each character that the font does not have."""
+    line = " ".join(title.split())
+    known = get_font(findfont(FONT)).get_charmap()
+    shown = "".join(letter if ord(letter) in known else "\N{WHITE SQUARE}" for letter in line)
+    return shown if len(shown) <= 120 else shown[:119] + "…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Raises RunError when the disk does not take the picture."""
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(data, format="png", dpi=DPI, metadata={"Software": None})
+    write_bytes(path, data.getvalue())

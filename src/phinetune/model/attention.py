@@ -25,16 +25,16 @@ NAME = "phinetune_documents"
 
 
 def document_attention(
-    module: torch.nn.Module,
+    module: torch.nn.Module,  # noqa: ARG001 (the interface's names)
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001
     *,
     document_lengths: tuple[int, ...],
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **_kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
 
@@ -49,9 +49,7 @@ def document_attention(
     outputs = []
     for q, k, v in zip(*(t.split(document_lengths, dim=2) for t in (query, key, value)), strict=True):
         outputs.append(
-            scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
-            )
+            scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
         )
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
     return joined.transpose(1, 2).to(dtype), None

@@ -146,9 +146,7 @@ def _network(name: str) -> ModelError:
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Any]:
     if not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path} holds no model: config.json is missing.", "Give the folder of a base model."
-        )
+        raise ModelError(f"{path} holds no model: config.json is missing.", "Give the folder of a base model.")
     if not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{path} holds no weights in safetensors form.",
@@ -161,7 +159,5 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"The model in {path} cannot be loaded: {first_line}", "Download it again."
-        ) from None
+        raise ModelError(f"The model in {path} cannot be loaded: {first_line}", "Download it again.") from None
     return model.to(device), tokenizer

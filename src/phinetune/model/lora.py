@@ -116,9 +116,7 @@ def load_weights(model: PeftModel, folder: Path) -> None:
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """The model with the saved adapter of `folder`, for inference."""
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder} holds no adapter: adapter_config.json is missing.", "Name a finished run."
-        )
+        raise ModelError(f"{folder} holds no adapter: adapter_config.json is missing.", "Name a finished run.")
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError) as error:
@@ -152,9 +150,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 def _differences(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
     wrong = [name for name in own if name not in other or own[name].shape != other[name].shape]
     wrong += [name for name in other if name not in own]
-    return (
-        f"{len(wrong)} of {len(own)} tensors differ in name or shape, first {_short(wrong)}" if wrong else ""
-    )
+    return f"{len(wrong)} of {len(own)} tensors differ in name or shape, first {_short(wrong)}" if wrong else ""
 
 
 def _short(names: Iterable[str]) -> str:

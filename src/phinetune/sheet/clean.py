@@ -1,6 +1,6 @@
 """The text of a cell, freed from what spreadsheets and web pages leave around it.
 
-    "\u200b What\xa0is this?_x000D_\n"  ->  "What is this?"
+"\u200b What\xa0is this?_x000D_\n"  ->  "What is this?"
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def decode(data: bytes) -> tuple[str, str | None]:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
             return data.decode(encoding), None
-    if encoding := _unmarked_utf16(data[:_SAMPLE]):
-        return data.decode(encoding), None
+    if unmarked := _unmarked_utf16(data[:_SAMPLE]):
+        return data.decode(unmarked), None
     if b"\0" in data[:_SAMPLE]:
         raise UnicodeError("binary data")
     try:
@@ -42,8 +42,8 @@ def _guess(data: bytes) -> tuple[str, str]:
     from charset_normalizer import from_bytes
 
     high_bytes = re.findall(rb"[\x80-\xff]+", data[:_SAMPLE])
-    alone = sum(len(run) == 1 for run in high_bytes)
-    family = _LATIN if alone > 0.8 * len(high_bytes) else _OTHER_SCRIPTS
+    sprinkled = sum(map(len, high_bytes)) < 1.8 * len(high_bytes)
+    family = _LATIN if sprinkled else _OTHER_SCRIPTS
     matches = {
         encoding: match
         for match in from_bytes(data[:_SAMPLE], cp_isolation=family)

@@ -51,7 +51,7 @@ class SheetWarning:
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` are the names that the format itself declares (JSON, Parquet); None where a header row may hold them."""
+    """Rows that hold something, and `columns` if the format itself names them (JSON, Parquet) rather than a row."""
 
     name: str | None
     rows: tuple[Row, ...]
@@ -62,9 +62,9 @@ class Table:
 
 # As Excel writes them to text in English, German, French, Spanish, Portuguese and Italian.
 _ERROR_VALUES = frozenset(
-    "#N/A #REF! #VALUE! #NAME? #DIV/0! #NUM! #NULL! #SPILL! #CALC! #FIELD! #BLOCKED! #CONNECT! #GETTING_DATA "
-    "#NV #BEZUG! #WERT! #ZAHL! #VALEUR! #NOM? #NOMBRE! #¡REF! #¡VALOR! #¿NOMBRE? #¡DIV/0! #¡NUM! #¡NUMERO! "
-    "#N/D #VALOR! #NOME? #NÚM! #RIF! #VALORE! #NOME!".split()
+    {"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"}
+    | {"#NV", "#BEZUG!", "#WERT!", "#ZAHL!", "#VALEUR!", "#NOM?", "#NOMBRE!", "#RIF!", "#VALORE!", "#NOME?"}
+    | {"#N/D", "#¡REF!", "#¡VALOR!", "#¿NOMBRE?", "#¡DIV/0!", "#¡NUM!", "#VALOR!", "#NÚM!"}
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
 from phinetune.errors import SheetError
-from phinetune.sheet.table import Cell, ErrorCell, Table, UnstoredFormula, make_rows
+from phinetune.sheet.table import Table, UnstoredFormula, make_rows
 from phinetune.sheet.workbook_xml import CellFaults
 
 
@@ -71,6 +71,3 @@ def _with_faults(values: Sequence[Sequence[object]], faults: CellFaults) -> list
         if cells[column - 1] == "" or isinstance(fault, UnstoredFormula):
             cells[column - 1] = fault
     return rows
-
-
-__all__ = ["Cell", "ErrorCell", "damaged", "password_protected", "workbook_tables"]

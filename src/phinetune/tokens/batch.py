@@ -43,9 +43,7 @@ class Batch:
         return self.targets.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        move = [
-            t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets, self.predictors)
-        ]
+        move = [t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets, self.predictors)]
         return Batch(*move, lengths=self.lengths)
 
 

@@ -64,6 +64,7 @@ class Encoder:
         self.eos_id: int = tokenizer.eos_token_id
         first = tokenizer("a").input_ids[:1]
         self.stop_ids = frozenset({self.eos_id})
+        self.vocabulary = len(tokenizer)  # Phi-2's head has 905 rows more than its tokenizer has tokens
         self._start = first if first and first[0] == tokenizer.bos_token_id else []
 
     def prompt_ids(self, question: str) -> list[int]:

@@ -27,9 +27,7 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         fields = _FIELD.findall(self.text)
-        problems = [
-            f"the field {{{name}}} is missing" for name in ("question", "answer") if name not in fields
-        ]
+        problems = [f"the field {{{name}}} is missing" for name in ("question", "answer") if name not in fields]
         problems += [f"{{{name}}} is not a field" for name in fields if name not in ("question", "answer")]
         if fields.count("answer") > 1:
             problems.append("{answer} may stand only once")

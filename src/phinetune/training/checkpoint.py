@@ -67,9 +67,7 @@ class Checkpoints:
             lora.save(model, temporary)
             save_file(_moments(model, optimizer), temporary / _OPTIMIZER)
             (temporary / _STATE).write_text(
-                json.dumps(
-                    {"progress": _to_json(progress), "run": self.fingerprint}, indent=1, allow_nan=False
-                )
+                json.dumps({"progress": _to_json(progress), "run": self.fingerprint}, indent=1, allow_nan=False)
             )
             sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
             (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
@@ -96,6 +94,11 @@ class Checkpoints:
         lora.load_weights(model, path)
         _restore_moments(model, optimizer, load_file(path / _OPTIMIZER))
         return _from_json(stored["progress"])
+
+    def history(self, step: int) -> list[Event]:
+        """The events of the run up to a checkpoint, to be replayed to whoever listens."""
+        stored = json.loads((self.folder.checkpoint(step) / _STATE).read_text())
+        return _from_json(stored["progress"]).history
 
     def load_weights(self, step: int, model: PeftModel) -> None:
         lora.load_weights(model, self.folder.checkpoint(step))
@@ -134,9 +137,7 @@ def _moments(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, to
     }
 
 
-def _restore_moments(
-    model: PeftModel, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]
-) -> None:
+def _restore_moments(model: PeftModel, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
     for name, parameter in lora.trainable(model):
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = moments[f"{name}/{key}"]
@@ -146,17 +147,13 @@ def _restore_moments(
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Sequence[str]:
     names = sorted(before.keys() | now.keys())
     return [
-        f"{name}: {before.get(name)} before, {now.get(name)} now"
-        for name in names
-        if before.get(name) != now.get(name)
+        f"{name}: {before.get(name)} before, {now.get(name)} now" for name in names if before.get(name) != now.get(name)
     ]
 
 
 def _to_json(progress: Progress) -> dict[str, Any]:
     plain = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress)}
-    return plain | {
-        "history": [[type(event).__name__, dataclasses.asdict(event)] for event in progress.history]
-    }
+    return plain | {"history": [[type(event).__name__, dataclasses.asdict(event)] for event in progress.history]}
 
 
 def _from_json(plain: dict[str, Any]) -> Progress:

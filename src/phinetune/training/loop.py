@@ -78,11 +78,7 @@ def fit(
         if held_out and progress.step == 0:
             yield record(_validate(model, held_out, progress, schedule))
         model.train()
-        while (
-            progress.step < schedule.total_steps
-            and not _out_of_patience(progress, settings)
-            and not interrupted
-        ):
+        while progress.step < schedule.total_steps and not _out_of_patience(progress, settings) and not interrupted:
             step = progress.step + 1
             chosen = [corpus.train[index] for index in order.indices(step - 1)]
             start = time.perf_counter()
@@ -114,9 +110,7 @@ def fit(
             interrupted = stop_requested() and step < schedule.total_steps
             must_save = interrupted or _out_of_patience(progress, settings) or progress.best_step == step
             if must_save or schedule.saves_at(step):
-                saved = record(
-                    Saved(step, str(checkpoints.folder.checkpoint(step)), progress.best_step == step)
-                )
+                saved = record(Saved(step, str(checkpoints.folder.checkpoint(step)), progress.best_step == step))
                 checkpoints.save(model, optimizer, progress)
                 yield saved
         if not interrupted and progress.best_step not in (0, progress.step):
@@ -144,9 +138,7 @@ def check_finite(model: PeftModel, example: Example) -> None:
         )
 
 
-def _validate(
-    model: PeftModel, batches: Sequence[Batch], progress: Progress, schedule: Schedule
-) -> Validated:
+def _validate(model: PeftModel, batches: Sequence[Batch], progress: Progress, schedule: Schedule) -> Validated:
     """Measure, and keep the score. The untrained model is measured too, but is never the best one to keep."""
     start = time.perf_counter()
     loss = validation_loss(model, batches)

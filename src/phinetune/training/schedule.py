@@ -29,11 +29,7 @@ class Schedule:
         """
         if step <= self.warmup_steps:
             return self.peak_learning_rate * step / (self.warmup_steps + 1)
-        return (
-            self.peak_learning_rate
-            * (self.total_steps + 1 - step)
-            / (self.total_steps + 1 - self.warmup_steps - 1)
-        )
+        return self.peak_learning_rate * (self.total_steps + 1 - step) / (self.total_steps + 1 - self.warmup_steps - 1)
 
     def validates_at(self, step: int) -> bool:
         return self._due(step, self.eval_steps)

@@ -114,7 +114,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
-        chosen = choose(output.logits[:, -1].float(), settings, generator)
+        chosen = choose(output.logits[:, -1, : encoder.vocabulary].float(), settings, generator)
         yield chosen.tolist()
         if all(writing.ended for writing in writings):
             return

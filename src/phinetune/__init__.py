@@ -1,0 +1,65 @@
+"""Turn a spreadsheet of questions and answers into a fine-tuned language model.
+
+    import phinetune
+
+    run = phinetune.train("dataset.xlsx", model="smollm2-135m", out="my-run")
+    print(phinetune.ask(run, "What is machine learning?"))
+
+Names are loaded when they are first used: importing phinetune imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phinetune.api.ask import TunedModel, ask, open_model
+    from phinetune.api.check import check
+    from phinetune.api.pack import pack
+    from phinetune.api.run import Run
+    from phinetune.api.train import train
+    from phinetune.errors import PhinetuneError
+    from phinetune.settings import Settings
+    from phinetune.tokens.prompt import PromptTemplate
+    from phinetune.use.scores import contains_fact, share_right
+
+_HOME = {
+    "train": "phinetune.api.train",
+    "Run": "phinetune.api.run",
+    "ask": "phinetune.api.ask",
+    "open_model": "phinetune.api.ask",
+    "TunedModel": "phinetune.api.ask",
+    "check": "phinetune.api.check",
+    "pack": "phinetune.api.pack",
+    "PhinetuneError": "phinetune.errors",
+    "Settings": "phinetune.settings",
+    "PromptTemplate": "phinetune.tokens.prompt",
+    "contains_fact": "phinetune.use.scores",
+    "share_right": "phinetune.use.scores",
+}
+
+__all__ = [
+    "PhinetuneError",
+    "PromptTemplate",
+    "Run",
+    "Settings",
+    "TunedModel",
+    "ask",
+    "check",
+    "contains_fact",
+    "open_model",
+    "pack",
+    "share_right",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'phinetune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

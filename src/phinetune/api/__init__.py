@@ -1,0 +1,1 @@
+"""The public functions: composition of the rooms, one module a verb."""

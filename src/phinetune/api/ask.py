@@ -1,0 +1,82 @@
+"""`ask()` and `open_model()`: a finished run answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phinetune.api.run import Run
+from phinetune.errors import SettingsError
+from phinetune.model import lora
+from phinetune.model.device import pick_device, pick_dtype
+from phinetune.model.load import load_base
+from phinetune.recipe import read_recipe
+from phinetune.run_folder import RunFolder, open_finished
+from phinetune.settings import GenerateSettings, load
+from phinetune.tokens.encode import Encoder
+from phinetune.tokens.prompt import PromptTemplate
+from phinetune.use import generate
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A tuned model in memory, ready to answer. With `base=True` its untuned base model answers instead."""
+
+    model: Any
+    encoder: Encoder
+    defaults: GenerateSettings
+
+    def ask(self, question: str, *, base: bool = False, greedy: bool = False, **options: Any) -> str:
+        """The answer. `options`: temperature, top_p, max_new_tokens, seed; greedy is temperature 0."""
+        return "".join(self.stream(question, base=base, greedy=greedy, **options))
+
+    def stream(self, question: str, *, base: bool = False, greedy: bool = False, **options: Any) -> Iterator[str]:
+        """The answer, piece by piece as it is written."""
+        if not question.strip():
+            raise SettingsError("The question is empty.", 'Ask one: phinetune ask . "What is …?"')
+        settings = self._settings(greedy, options)
+        with self._answering(base):
+            yield from generate.stream(self.model, self.encoder, question.strip(), settings)
+
+    def answer_all(
+        self, questions: Sequence[str], *, base: bool = False, greedy: bool = True, **options: Any
+    ) -> list[str]:
+        """The answers to many questions, batched; greedy unless told otherwise."""
+        settings = self._settings(greedy, options)
+        with self._answering(base):
+            return generate.answers(self.model, self.encoder, [q.strip() for q in questions], settings)
+
+    def _settings(self, greedy: bool, options: dict[str, Any]) -> GenerateSettings:
+        given = {name: value for name, value in options.items() if value is not None}
+        if greedy:
+            given["temperature"] = 0.0
+        values = self.defaults.model_dump() | given
+        return load(flags={f"generate.{name}": value for name, value in values.items()}).generate
+
+    def _answering(self, base: bool) -> AbstractContextManager[Any]:
+        return self.model.disable_adapter() if base else nullcontext()
+
+
+def open_model(run: Run | str | Path, *, device: str = "auto", dtype: str = "auto") -> TunedModel:
+    """Load the tuned model of a finished run, given as a Run or the folder it is in.
+
+    Raises RunError without a finished run there, ModelError when its base model cannot be had.
+    """
+    folder = run.folder if isinstance(run, Run) else open_finished(run)
+    recipe = read_recipe(folder)
+    where = pick_device(device)
+    base = load_base(recipe.base_model, pick_dtype(where, dtype), where)
+    model = lora.load_adapter(base.model, folder.model).to(where)
+    encoder = Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
+    return TunedModel(model, encoder, recipe.generate())
+
+
+def ask(run: Run | RunFolder | str | Path, question: str, **options: Any) -> str:
+    """The tuned model's answer to one question; see `TunedModel.ask` for the options.
+
+    Loads the model each time: for more than one question, open it once with `open_model`.
+    """
+    return open_model(run.root if isinstance(run, RunFolder) else run).ask(question, **options)

@@ -1,0 +1,32 @@
+"""A training run as a value: where it is and how it went."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from phinetune.events import StopReason
+from phinetune.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run and its figures. Losses are nats per answer token; None is not measured."""
+
+    folder: RunFolder
+    steps: int
+    epochs: float
+    train_loss: float | None
+    eval_loss: float | None
+    first_eval_loss: float | None
+    best_step: int
+    stopped: StopReason
+    seconds: float
+    real_tokens_per_s: float | None
+    peak_memory_gb: float | None
+    trainable_parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["folder"]
+        return {"out": str(self.folder.root), **values}

@@ -1,0 +1,215 @@
+"""`train()`: a sheet goes in, a tuned model comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from phinetune import settings as settings_module
+from phinetune.api.outputs import fingerprint, run_config, write_model, write_visuals
+from phinetune.api.run import Run
+from phinetune.artifacts.metrics import MetricsLog, summary
+from phinetune.errors import RunError
+from phinetune.events import Event, Finished, ModelLoaded, SheetRead, Warned
+from phinetune.model import lora
+from phinetune.model.device import cpu_has_bf16, describe, dtype_name, peak_memory_gb, pick_device, pick_dtype
+from phinetune.model.load import load_base
+from phinetune.model.memory import needs_checkpointing
+from phinetune.run_folder import RunFolder
+from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
+from phinetune.sheet.pairs import PairTable, Split, find_pairs, split
+from phinetune.tokens.encode import Encoder
+from phinetune.tokens.prompt import PromptTemplate, unescape
+from phinetune.training.checkpoint import Checkpoints
+from phinetune.training.loop import Corpus, fit
+
+OnEvent = Callable[[Event], None]
+
+
+def train(
+    sheet: str | Path,
+    *,
+    out: str | Path = ".",
+    preset: str | None = None,
+    config: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: OnEvent = lambda _: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> Run:
+    """Fine-tune a base model on the question/answer pairs of `sheet`; write model, checkpoints and pictures to `out`.
+
+    `options` are the settings by short or dotted name: epochs=3, lr=1e-4, lora_r=32, model="smollm2-135m",
+    **{"train.weight_decay": 0.1}; `settings.SHORT_NAMES` lists the short ones. Events go to `on_event` as they come.
+    Raises PhinetuneError of the kind that tells what is at fault: SheetError, SettingsError, ModelError, RunError,
+    TrainingError.
+    """
+    settings = settings_module.load(preset=preset, config=config, flags=options, assignments=assignments)
+    template = PromptTemplate(unescape(settings.data.template))
+    folder = RunFolder(Path(out))
+    _claim(folder, resume, overwrite)
+    device = pick_device(settings.train.device)
+    dtype = pick_dtype(device, settings.train.dtype)
+
+    pairs, parts = _read_sheet(Path(sheet), settings, on_event)
+    base = load_base(settings.model, dtype, device)
+    encoder = Encoder(base.tokenizer, template, settings.data.max_length)
+    corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
+    model = lora.attach(base.model, settings.lora, base.hub_name, settings.train.seed)
+    recomputes = _decide_checkpointing(model, corpus, settings.train, device)
+    on_event(_introduce(model, settings, recomputes, device, dtype))
+    for warning in _warnings(pairs, corpus, settings, device, dtype):
+        on_event(warning)
+
+    config_record = run_config(settings, Path(sheet), device, dtype)
+    checkpoints = Checkpoints(folder, fingerprint(config_record), settings.train.keep_checkpoints)
+    start_from = checkpoints.latest() if resume else None
+    if start_from is None:
+        checkpoints.clear()
+    log = MetricsLog(folder)
+    for past in checkpoints.history(start_from) if start_from is not None else ():
+        log.consume(past)
+    finished: Finished | None = None
+    for event in fit(model, corpus, settings.train, checkpoints, resume_from=start_from, stop_requested=stop_requested):
+        log.consume(event)
+        on_event(event)
+        finished = event if isinstance(event, Finished) else None
+    assert finished is not None  # fit() ends with it
+    figures = summary(
+        log.rows,
+        trainable_parameters=lora.count_parameters(model)[0],
+        total_parameters=lora.count_parameters(model)[1],
+        train_pairs=len(corpus.train),
+        validation_pairs=len(corpus.validation),
+        stopped=finished.stopped,
+        seconds=finished.seconds,
+        peak_memory_gb=peak_memory_gb(device),
+    )
+    write_visuals(folder, figures, config_record)
+    if finished.stopped != "interrupted":
+        write_model(folder, model, base, settings, template, pairs, figures, config_record)
+    return Run(
+        folder=folder,
+        steps=finished.step,
+        epochs=finished.epochs,
+        train_loss=figures["final_train_loss"],
+        eval_loss=figures["best_eval_loss"],
+        first_eval_loss=figures["first_eval_loss"],
+        best_step=finished.best_step,
+        stopped=finished.stopped,
+        seconds=finished.seconds,
+        real_tokens_per_s=figures["real_tokens_per_s"],
+        peak_memory_gb=figures["peak_memory_gb"],
+        trainable_parameters=figures["trainable_parameters"],
+    )
+
+
+def _claim(folder: RunFolder, resume: bool, overwrite: bool) -> None:
+    """Make sure that nothing of the person's is in the way. Raises RunError when something is."""
+    if folder.model.exists() and not folder.is_finished and any(folder.model.iterdir()):
+        raise RunError(
+            f"{folder.model} holds something that is not a tuned model of ours; it would be replaced.",
+            "Choose another folder with --out.",
+        )
+    if resume or overwrite:
+        return
+    if folder.is_finished:
+        raise RunError(
+            f"{folder.root.resolve()} already holds a tuned model.",
+            "Choose another folder with --out, or replace it with --overwrite.",
+        )
+    if folder.checkpoint_steps():
+        raise RunError(
+            f"{folder.root.resolve()} holds the checkpoints of a run that did not finish.",
+            "Go on with it: the same command and --resume. Or begin anew with --overwrite.",
+        )
+
+
+def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:
+    data = settings.data
+    table = find_pairs(path, question=data.question, answer=data.answer, sheet=data.sheet, limit=data.limit)
+    parts = split(table.pairs, data.validation_share, data.seed)
+    sheets = [table.sheet] if isinstance(table.sheet, str) else list(table.sheet or ())
+    on_event(
+        SheetRead(
+            file=str(path),
+            sheets=", ".join(sheets),
+            question_column=table.question_column,
+            answer_column=table.answer_column,
+            ignored_columns=tuple(table.ignored_columns),
+            pairs=len(table.pairs),
+            skipped=len(table.skipped),
+            train_pairs=len(parts.train),
+            validation_pairs=len(parts.validation),
+        )
+    )
+    for warning in table.warnings:
+        on_event(Warned(warning.code, warning.message))
+    return table, parts
+
+
+def _decide_checkpointing(model: PeftModel, corpus: Corpus, settings: TrainSettings, device: torch.device) -> bool:
+    """Turn on activation recomputation when asked for, or when the largest possible row would not fit."""
+    wanted = settings.gradient_checkpointing
+    if wanted == "auto":
+        longest = sorted((len(example.ids) for example in corpus.train), reverse=True)
+        wanted = needs_checkpointing(model.get_base_model(), sum(longest[: settings.batch_size]), device)
+    if wanted:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return bool(wanted)
+
+
+def _introduce(
+    model: PeftModel, settings: Settings, recomputes: bool, device: torch.device, dtype: torch.dtype
+) -> ModelLoaded:
+    trainable, total = lora.count_parameters(model)
+    notes = []
+    recipe = MODEL_RECIPES.get(settings.model, {}).get("train", {})
+    if recipe and all(getattr(settings.train, name) == value for name, value in recipe.items()):
+        words = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe.items())
+        notes.append(f"{settings.model} is small and learns with a recipe of its own: {words}.")
+    if recomputes:
+        notes.append("Activations are recomputed instead of remembered, so that the run fits in memory.")
+    return ModelLoaded(
+        model=settings.model,
+        device=describe(device),
+        dtype=dtype_name(dtype),
+        target_modules=tuple(sorted(model.peft_config["default"].target_modules)),
+        trainable_parameters=trainable,
+        total_parameters=total,
+        notes=tuple(notes),
+    )
+
+
+def _warnings(
+    pairs: PairTable, corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype
+) -> Iterator[Warned]:
+    if cut := [example.row for example in (*corpus.train, *corpus.validation) if example.was_cut]:
+        rows = ", ".join(map(str, sorted(cut)[:10])) + (" …" if len(cut) > 10 else "")
+        yield Warned(
+            "answers_cut",
+            f"{len(cut)} answers are longer than the {settings.data.max_length} tokens that fit and lose their end "
+            f"(rows {rows}). The model will not learn how they finish; allow more with --max-length.",
+        )
+    if not corpus.validation:
+        yield Warned(
+            "no_validation",
+            "All questions are the same one, so nothing could be held out: there will be no validation loss, "
+            "and the last state is kept instead of the best.",
+        )
+    if device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_bf16():
+        yield Warned(
+            "slow_bf16", "This CPU has no bf16 arithmetic and imitates it, many times slower. Leave out --dtype."
+        )
+    if device.type == "cpu" and len(pairs.pairs) > 0 and settings.model == DEFAULT_MODEL:
+        yield Warned(
+            "no_gpu",
+            "There is no GPU here. Phi-2 trains on the CPU too, but it takes long: hours rather than minutes "
+            "on most machines.",
+        )

@@ -1,0 +1,73 @@
+"""The command line. `main()` picks the verb, and is the one place where errors are caught and shown."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from phinetune.errors import PhinetuneError
+
+VERBS = {
+    "train": "Fine-tune a model on a spreadsheet of questions and answers.",
+    "ask": "Ask a tuned model a question.",
+    "check": "Look at a spreadsheet as training would, without loading a model.",
+    "pack": "Pack a tuned model and its pictures into one zip file.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 a person can mend it, 2 unknown option, 130 interrupted."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _app(argv)(argv, prog_name="phinetune")
+    except PhinetuneError as error:
+        _show(error, as_json="--json" in argv)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _app(argv: Sequence[str]) -> typer.Typer:
+    """All verbs by name and summary; only the one that was asked for is imported."""
+    app = typer.Typer(
+        help="Turn a spreadsheet of questions and answers into a fine-tuned language model.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_options)
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    for verb, summary in VERBS.items():
+        command = importlib.import_module(f"phinetune.cli.{verb}").command if verb == wanted else _unpicked
+        app.command(verb, help=command.__doc__ or summary, short_help=summary)(command)
+    return app
+
+
+def _options(version: bool = typer.Option(False, "--version", is_eager=True, help="Show the version.")) -> None:
+    if version:
+        from importlib.metadata import version as installed_version
+
+        print(f"phinetune {installed_version('phinetune')}")
+        raise typer.Exit
+
+
+def _unpicked() -> None:
+    """A verb that is only listed."""
+
+
+_unpicked.__doc__ = None
+
+
+def _show(error: PhinetuneError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
+        return
+    from phinetune.cli.render import show_error
+
+    show_error(error)

@@ -1,0 +1,37 @@
+"""phinetune ask"""
+
+from __future__ import annotations
+
+import typer
+
+import phinetune
+from phinetune.cli.options import AS_JSON
+from phinetune.cli.render import print_json, say
+
+
+def command(
+    run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
+    question: str = typer.Argument(help="The question, in quotes."),
+    greedy: bool = typer.Option(False, "--greedy", help="Always the likeliest word: the same answer every time."),
+    base: bool = typer.Option(False, "--base", help="Ask the base model, without what it has learned."),
+    temperature: float | None = typer.Option(None, help="Higher is more varied. [dim]\\[default: 0.7][/dim]"),
+    top_p: float | None = typer.Option(None, help="Share of likely words to choose from. [dim]\\[default: 0.9][/dim]"),
+    max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
+    seed: int | None = typer.Option(None, help="Repeat a sampled answer."),
+    device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
+    dtype: str = typer.Option("auto", help="auto, bf16, fp16 or fp32."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Ask a tuned model a question.
+
+    Example: phinetune ask . "What is machine learning?"
+    """
+    options = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+    model = phinetune.open_model(run, device=device, dtype=dtype)
+    if as_json:
+        answer = model.ask(question, base=base, greedy=greedy, **options)
+        print_json({"question": question, "answer": answer, "model": "base" if base else "tuned"})
+        return
+    for piece in model.stream(question, base=base, greedy=greedy, **options):
+        say(piece)
+    say("\n")

@@ -1,0 +1,30 @@
+"""Command line options made from the settings, so that name, help and default are declared once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from phinetune.settings import SHORT_NAMES, Settings
+
+AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of a page, for scripts.")
+
+
+def setting(short: str, *flags: str, panel: str | None = None) -> Any:
+    """The option for a setting: not given means None, so that presets and files can tell."""
+    group_name, _, leaf = SHORT_NAMES[short][0].rpartition(".")
+    group = Settings.model_fields[group_name].annotation if group_name else Settings
+    field = group.model_fields[leaf]  # type: ignore[union-attr]
+    default = "" if field.default is None else f" [dim]\\[default: {_shown(field.default)}][/dim]"
+    return typer.Option(
+        None,
+        *(flags or (f"--{short.replace('_', '-')}",)),
+        help=f"{field.description}{default}",
+        rich_help_panel=panel,
+        show_default=False,
+    )
+
+
+def _shown(value: Any) -> str:
+    return value.replace("\n", "\\n") if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,222 @@
+"""Events and results -> what a person sees. The only module that prints.
+
+On a terminal: a start page, a bar with loss, speed and time left, and a closing page. Elsewhere (a file, a
+notebook, a pipe): plain lines. Text that comes from a file is shown, never obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from phinetune.errors import PhinetuneError
+from phinetune.events import Event, Finished, ModelLoaded, Saved, SheetRead, Started, StepDone, Validated, Warned
+
+_PLAIN_LINES = 20  # progress lines of a run when there is no terminal
+
+
+def _console(*, errors: bool = False) -> Console:
+    stream = sys.stderr if errors else sys.stdout
+    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+
+
+def safe(text: object) -> str:
+    """Text from outside for the terminal: no markup, and control characters as visible signs."""
+    pictures = {code: chr(0x2400 + code) for code in range(32) if chr(code) != "\n"} | {0x7F: "\u2421"}
+    pictures |= dict.fromkeys(range(0x80, 0xA0), "\ufffd")
+    return escape(str(text).translate(pictures))
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_line(text: str) -> None:
+    _console().print(safe(text))
+
+
+def say(piece: str) -> None:
+    """A piece of an answer, at once."""
+    print(piece.translate(dict.fromkeys((*range(9), *range(11, 32), 127))), end="", flush=True)
+
+
+def show_error(error: PhinetuneError) -> None:
+    console = _console(errors=True)
+    console.print(f"[bold red]Error:[/bold red] {safe(error.message)}")
+    if error.hint:
+        console.print(safe(error.hint))
+
+
+def duration(seconds: float) -> str:
+    """ "8 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class TrainingPage:
+    """Shows a run as it happens. `silent` shows nothing, for --json."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._console = Console(quiet=True) if silent else _console()
+        self._live = self._console.is_terminal and not silent
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._started: Started | None = None
+        self._recent: list[StepDone] = []
+        self._first_eval_loss: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case SheetRead():
+                self._sheet(event)
+            case ModelLoaded():
+                self._model(event)
+            case Started():
+                self._start(event)
+            case StepDone():
+                self._step(event)
+            case Validated():
+                self._validated(event)
+            case Warned():
+                self._console.print(f"[yellow]Note:[/yellow] {safe(event.message)}")
+            case Saved() | Finished():
+                pass
+
+    def close(self, run: Any) -> None:
+        """The closing page: what was made, how good it is, and what to type next."""
+        if self._bar:
+            self._bar.stop()
+        where = safe(run.folder.root)
+        if run.stopped == "interrupted":
+            self._console.print(
+                f"\nStopped after step {run.steps}. Nothing is lost: the same command with "
+                f"[bold]--resume[/bold] goes on from here."
+            )
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_row("Tuned model", f"{where}/model")
+        table.add_row("Pictures, figures", f"{where}/training_visuals")
+        if run.eval_loss is not None:
+            table.add_row("Held-out loss", _loss_words(run.first_eval_loss, run.eval_loss, run.best_step))
+        speed = f", {run.real_tokens_per_s:,.0f} tokens/s" if run.real_tokens_per_s else ""
+        table.add_row("Training", f"{run.steps} steps in {duration(run.seconds)}{speed}")
+        if run.peak_memory_gb:
+            table.add_row("Peak memory", f"{run.peak_memory_gb:.1f} GB")
+        if run.stopped == "early_stopping":
+            table.add_row("Ended early", f"held-out loss no longer fell; the state of step {run.best_step} is kept")
+        title = "Done" if run.stopped == "finished" else "Done, stopped early"
+        self._console.print(Panel(table, title=title, title_align="left", border_style="green", expand=False))
+        if run.eval_loss is not None and run.first_eval_loss is not None and run.eval_loss >= run.first_eval_loss:
+            self._console.print(
+                "[yellow]Note:[/yellow] the tuned model is no better than the base model on the held-out pairs. "
+                "Look at training_visuals/training_curves.png; more pairs or a lower --lr may help."
+            )
+        self._console.print("Ask it:   " + f'[bold]phinetune ask {where} "your question"[/bold]')
+        self._console.print(f"Take it:  [bold]phinetune pack {where}[/bold]")
+
+    def _sheet(self, event: SheetRead) -> None:
+        table = Table.grid(padding=(0, 2))
+        sheet = f" › {safe(event.sheets)}" if event.sheets else ""
+        table.add_row("Sheet", f"{safe(event.file)}{sheet}")
+        table.add_row(
+            "Columns",
+            f"question = [bold]{safe(event.question_column)}[/bold], answer = [bold]{safe(event.answer_column)}[/bold]",
+        )
+        if event.ignored_columns:
+            table.add_row("Ignored", safe(", ".join(event.ignored_columns)))
+        skipped = f", {event.skipped} rows skipped (see phinetune check)" if event.skipped else ""
+        table.add_row(
+            "Pairs",
+            f"{event.pairs}: {event.train_pairs} to learn from, {event.validation_pairs} held out to measure{skipped}",
+        )
+        self._console.print(table)
+
+    def _model(self, event: ModelLoaded) -> None:
+        table = Table.grid(padding=(0, 2))
+        table.add_row("Model", f"{safe(event.model)}, {event.total_parameters:,} parameters in {event.dtype}")
+        share = event.trainable_parameters / event.total_parameters
+        table.add_row(
+            "Adapter",
+            f"{event.trainable_parameters:,} trainable parameters ({share:.1%}) on {' '.join(event.target_modules)}",
+        )
+        table.add_row("Device", safe(event.device))
+        self._console.print(table)
+        for note in event.notes:
+            self._console.print(safe(note))
+
+    def _start(self, event: Started) -> None:
+        self._started = event
+        epochs = event.total_steps / event.steps_per_epoch
+        text = f"Steps   {event.total_steps}: {epochs:g} epochs of {event.steps_per_epoch} steps"
+        text += f", {event.examples_per_step} pairs a step"
+        if event.step:
+            text += f"; going on after step {event.step}"
+        self._console.print(text)
+
+    def _step(self, event: StepDone) -> None:
+        assert self._started
+        self._recent = [*self._recent, event][-10:]
+        seconds = sum(step.seconds for step in self._recent)
+        speed = sum(step.tokens for step in self._recent) / seconds
+        left = (self._started.total_steps - event.step) * seconds / len(self._recent)
+        figures = f"loss {event.train_loss:.3f}  lr {event.learning_rate:.1e}  {speed:,.0f} tokens/s"
+        if self._live:
+            self._bar_now().update(self._task, completed=event.step, figures=figures, left=duration(left))
+        elif event.step % max(1, self._started.total_steps // _PLAIN_LINES) == 0:
+            self._console.print(f"step {event.step}/{self._started.total_steps}  {figures}  {duration(left)} left")
+
+    def _validated(self, event: Validated) -> None:
+        assert self._started
+        if event.step == 0:
+            self._first_eval_loss = event.eval_loss
+            tokens = self._started.train_tokens_per_epoch * self._started.total_steps / self._started.steps_per_epoch
+            # A training pass costs about three times a validation pass: forward, and backward through the frozen
+            # weights and the adapter.
+            estimate = 3 * tokens * event.seconds / event.tokens
+            self._console.print(f"Before training: held-out loss {event.eval_loss:.3f}")
+            self._console.print(f"Estimated time: about {duration(estimate)}")
+            return
+        best = "  [green]best so far[/green]" if event.is_best else ""
+        self._console.print(f"epoch {event.epoch:.1f}  held-out loss {event.eval_loss:.3f}{best}")
+
+    def _bar_now(self) -> Progress:
+        if self._bar is None:
+            assert self._started
+            self._bar = Progress(
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[figures]}  {task.fields[left]} left"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=self._started.total_steps, figures="", left="")
+            self._bar.start()
+        return self._bar
+
+
+def _loss_words(before: float | None, after: float, best_step: int) -> str:
+    perplexity = f"perplexity {math.exp(min(after, 50)):.1f}"
+    if before is None:
+        return f"{after:.3f} ({perplexity}) at step {best_step}"
+    return f"{before:.3f} before, {after:.3f} after ({perplexity}), lower is better; best at step {best_step}"

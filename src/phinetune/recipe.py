@@ -1,0 +1,43 @@
+"""What a tuned model needs besides its weights to be asked: `model/phinetune.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from phinetune.errors import RunError
+from phinetune.run_folder import RunFolder, write_json
+from phinetune.settings import GenerateSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The base model as `--model` takes it, the prompt template, and how answers are sampled."""
+
+    base_model: str
+    template: str
+    max_length: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+    def generate(self) -> GenerateSettings:
+        return GenerateSettings(
+            temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens, seed=None
+        )
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+
+def read_recipe(folder: RunFolder) -> Recipe:
+    """Raises RunError when the file is damaged."""
+    try:
+        recipe = Recipe(**json.loads(folder.recipe.read_text(encoding="utf-8")))
+        recipe.generate()
+    except (OSError, ValueError, TypeError):
+        raise RunError(
+            f"{folder.recipe} is damaged.", "Copy the model folder again from where you trained it, or train again."
+        ) from None
+    return recipe

@@ -1,0 +1,162 @@
+"""A table file -> question/answer pairs, and an account of everything that is not one.
+
+find_pairs("faq.xlsx")  ->  PairTable(pairs=(Pair("When …?", "At nine.", row=5), …),
+                                      skipped=(Skipped(9, "question without an answer"), …),
+                                      warnings=(SheetWarning("few_pairs", …), …), …)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from phinetune.errors import SheetError
+from phinetune.sheet.clean import clean
+from phinetune.sheet.columns import choose_columns
+from phinetune.sheet.findings import Pair, Skipped, Trouble, warn_of_empty, warn_of_pairs, warn_of_skipped
+from phinetune.sheet.header import Columns
+from phinetune.sheet.read import read_tables
+from phinetune.sheet.table import Cell, ErrorCell, Row, SheetWarning, UnstoredFormula
+
+# What people and programs write where an answer is missing.
+_PLACEHOLDERS = frozenset(
+    {"n/a", "na", "n.a.", "n/d", "k.a.", "nan", "null", "none", "tbd", "tba", "tbc", "todo", "to do", "xxx"}
+    | {"-", "--", "---", "–", "—", "?", "??", "???", ".", "..", "...", "…", "/", "#", "x", "_", "*"}
+)
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """The pairs of a file, where they come from and what was passed over."""
+
+    file: str
+    sheet: str | list[str] | None
+    header_row: int | None
+    question_column: str
+    answer_column: str
+    ignored_columns: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[SheetWarning, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The account as JSON values; `pairs` is their number. A skipped row names its sheet if there are several."""
+        several = isinstance(self.sheet, list)
+        return {
+            "file": self.file,
+            "sheet": self.sheet,
+            "header_row": self.header_row,
+            "question_column": self.question_column,
+            "answer_column": self.answer_column,
+            "ignored_columns": list(self.ignored_columns),
+            "pairs": len(self.pairs),
+            "skipped": [
+                {"row": skipped.row, "reason": str(skipped.reason)} | ({"sheet": skipped.sheet} if several else {})
+                for skipped in self.skipped
+            ],
+            "warnings": [
+                {"code": warning.code, "message": warning.message, "rows": list(warning.rows)}
+                for warning in self.warnings
+            ],
+        }
+
+
+def find_pairs(
+    path: str | Path,
+    *,
+    question: str | None = None,
+    answer: str | None = None,
+    sheet: str | None = None,
+    limit: int | None = None,
+) -> PairTable:
+    """The pairs of a table file; `limit` keeps the first so many.
+
+    `question` and `answer` name the columns by header, letter or number, `sheet` the sheet; left out, all three
+    are found. Raises SheetError when the file, the sheet, a column or every single pair is missing.
+    """
+    path = Path(path)
+    chosen, warnings = choose_columns(read_tables(path), question=question, answer=answer, sheet=sheet)
+    sheets = [columns.table.name for columns in chosen if columns.table.name is not None]
+    gaps = [gap for columns in chosen for gap in _gaps(columns)]
+    pairs: list[Pair] = []
+    skipped: list[Skipped] = []
+    for columns in chosen:
+        for row in columns.header.data:
+            found = _judge(row, columns)
+            if isinstance(found, Pair):
+                pairs.append(found)
+            else:
+                skipped.append(found)
+    if not pairs:
+        raise _no_pairs(path.name, chosen[0], skipped)
+    return PairTable(
+        file=path.name,
+        sheet=sheets if len(sheets) > 1 else next(iter(sheets), None),
+        header_row=chosen[0].header.row,
+        question_column=chosen[0].question_name,
+        answer_column=chosen[0].answer_name,
+        ignored_columns=tuple(dict.fromkeys(name for columns in chosen for name in columns.ignored)),
+        pairs=tuple(pairs[:limit]),
+        skipped=tuple(found for found in skipped if found.trouble is not Trouble.EMPTY),
+        warnings=(
+            *(warning for columns in chosen for warning in columns.table.warnings),
+            *warnings,
+            *warn_of_empty([*gaps, [found.row for found in skipped if found.trouble is Trouble.EMPTY]]),
+            *warn_of_skipped(skipped),
+            *warn_of_pairs(pairs),
+        ),
+    )
+
+
+def _gaps(columns: Columns) -> list[Sequence[int]]:
+    """Empty rows between the header and the last row that holds something; readers leave them out."""
+    data = columns.header.data
+    before = [columns.header.row, *(row.number for row in data)] if columns.header.row else [row.number for row in data]
+    return [range(row + 1, after) for row, after in pairwise(before) if after > row + 1]
+
+
+def _judge(row: Row, columns: Columns) -> Pair | Skipped:
+    sheet = columns.table.name
+    asked = [row.cell(column) for column in columns.question]
+    told = row.cell(columns.answer)
+    for cell, place in (*((cell, "question") for cell in asked), (told, "answer")):
+        if isinstance(cell, ErrorCell):
+            return Skipped(row.number, Trouble.ERROR, f"error value {cell.text} in the {place}", sheet)
+        if isinstance(cell, UnstoredFormula):
+            trouble = Trouble.UNSTORED_ANSWER if place == "answer" else Trouble.UNSTORED_QUESTION
+            return Skipped(row.number, trouble, trouble, sheet)
+    question, answer = "\n\n".join(filter(None, map(_text, asked))), _text(told)
+    if not question or not answer:
+        trouble = Trouble.NO_ANSWER if question else Trouble.NO_QUESTION if answer else Trouble.EMPTY
+        return Skipped(row.number, trouble, trouble, sheet)
+    for text, place in ((question, "question"), (answer, "answer")):
+        if text.casefold() in _PLACEHOLDERS:
+            return Skipped(row.number, Trouble.PLACEHOLDER, f'placeholder "{text}" as the {place}', sheet)
+    return Pair(question, answer, row.number, sheet)
+
+
+def _text(cell: Cell) -> str:
+    return clean(cell) if isinstance(cell, str) else ""
+
+
+def _no_pairs(file: str, columns: Columns, skipped: Sequence[Skipped]) -> SheetError:
+    counts = Counter(found.trouble for found in skipped if found.trouble is not Trouble.EMPTY)
+    formulas = counts[Trouble.UNSTORED_ANSWER] or counts[Trouble.UNSTORED_QUESTION]
+    where = f"{file}" + (f', sheet "{columns.table.name}"' if columns.table.name else "")
+    if formulas:
+        what = "answers" if counts[Trouble.UNSTORED_ANSWER] else "questions"
+        return SheetError(
+            f"{where}: {formulas} {what} are formulas without a stored result, and there is no pair beside them.",
+            "Open the file in Excel, save it, and try again: Excel then stores the results.",
+        )
+    header = f" in row {columns.header.row}" if columns.header.row else ""
+    reasons = f" Skipped: {', '.join(f'{count} × {trouble}' for trouble, count in counts.items())}." if counts else ""
+    return SheetError(
+        f'{where}: the columns "{columns.question_name}" and "{columns.answer_name}" were found{header}, '
+        f"but there is no question/answer pair below.{reasons}",
+        "Fill in a question and its answer in every row below the header.",
+    )

@@ -1,0 +1,177 @@
+"""A file of any name -> its tables. What the file is, its first bytes tell; its ending is not believed.
+
+zip ─ xl/…, content.xml ─► workbook      .xlsx .xlsm .xlsb .ods
+OLE ─ Workbook          ─► workbook      .xls
+PAR1                    ─► records       .parquet
+text ─ {"… or […        ─► records       .json .jsonl
+     └ anything else    ─► delimited     .csv .tsv .txt
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import zlib
+from pathlib import Path
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile, ZipFile
+
+from phinetune.errors import SheetError
+from phinetune.sheet.delimited import delimited_table
+from phinetune.sheet.encoding import decode
+from phinetune.sheet.records import json_tables, looks_like_json, parquet_table
+from phinetune.sheet.table import SheetWarning, Table
+from phinetune.sheet.workbook import damaged, password_protected, workbook_tables
+from phinetune.sheet.workbook_xml import CellFaults, find_faults
+
+_OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+_FOREIGN = {
+    b"%PDF": "a PDF document",
+    b"{\\rtf": "a text document (RTF)",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"GGUF": "a language model (GGUF)",
+    b"\x1f\x8b": "a compressed file (gzip)",
+    b"7z\xbc\xaf": "a compressed archive (7z)",
+    b"Rar!": "a compressed archive (RAR)",
+    b"SQLite format": "a database (SQLite)",
+}
+_FOREIGN_ZIPS = {
+    "word/": "a Word document",
+    "ppt/": "a PowerPoint presentation",
+    "Index/": "an Apple Numbers document",
+}
+_EXPORT_HINT = "Open it in the program it comes from and export the table as .xlsx or .csv."
+
+# Text of two million pages; what unpacks to more is no list of questions, and a bomb at worst.
+_MAX_FILE_BYTES = 1 << 30
+_MAX_UNPACKED_BYTES = 2 << 30
+_SUSPICIOUS_BYTES = 256 << 20
+_SUSPICIOUS_RATIO = 300
+
+
+def read_tables(path: str | Path) -> list[Table]:
+    """Every table of the file that has rows, in the file's order.
+
+    Raises SheetError: no such file, not readable, not a table, protected, damaged, too large, or without rows.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if data.startswith(b"PK"):
+        tables = _zip_tables(data, path.name)
+    elif data.startswith(_OLE):
+        tables = _ole_tables(data, path.name)
+    elif data.startswith(b"PAR1"):
+        tables = [parquet_table(data, path.name)]
+    else:
+        tables = _text_tables(data, path.name)
+    tables = [table for table in tables if table.rows]
+    if not tables:
+        raise SheetError(
+            f"{path.name} has no rows.",
+            "Give it one column with questions and one with answers, a pair in each row.",
+        )
+    return tables
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise SheetError(f"{path} is a folder, not a file.", "Name the spreadsheet inside it.")
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise _too_large(path.name, f"it has {size >> 20:,} MiB")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        near = _near_names(path)
+        raise SheetError(
+            f"There is no file {path}.", f"Did you mean {near[0]}?" if near else "Check the name and the folder."
+        ) from None
+    except PermissionError:
+        raise SheetError(
+            f"{path} may not be read: permission denied.",
+            "Close it in other programs, or ask its owner for permission to read it.",
+        ) from None
+    except OSError as error:
+        raise SheetError(f"{path} cannot be read: {error.strerror or error}.", "Copy it to this computer.") from None
+    if not data:
+        raise SheetError(f"{path.name} is empty (0 bytes).", "Save or download it again.")
+    return data
+
+
+def _near_names(path: Path) -> list[str]:
+    if not path.parent.is_dir():
+        return []
+    return difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+
+
+def _zip_tables(data: bytes, file: str) -> list[Table]:
+    try:
+        with ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            _refuse_foreign(names, file)
+            _refuse_bomb(archive, len(data), file)
+            faults: dict[str, CellFaults] = {}
+            if "xl/workbook.xml" in names:
+                faults = find_faults(archive, file)
+    except (BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ExpatError, ValueError):
+        raise damaged(file) from None
+    return workbook_tables(data, file, faults)
+
+
+def _refuse_foreign(names: list[str], file: str) -> None:
+    if any(name in ("xl/workbook.xml", "xl/workbook.bin", "content.xml") for name in names):
+        return
+    kinds = (kind for start, kind in _FOREIGN_ZIPS.items() if any(name.startswith(start) for name in names))
+    raise _not_a_table(file, next(kinds, "a zip archive without a spreadsheet"))
+
+
+def _refuse_bomb(archive: ZipFile, packed: int, file: str) -> None:
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _MAX_UNPACKED_BYTES or unpacked > max(_SUSPICIOUS_BYTES, packed * _SUSPICIOUS_RATIO):
+        raise _too_large(file, f"it unpacks to {unpacked >> 20:,} MiB")
+
+
+def _ole_tables(data: bytes, file: str) -> list[Table]:
+    def holds(stream: str) -> bool:
+        return stream.encode("utf-16-le") in data
+
+    if holds("EncryptedPackage"):
+        raise password_protected(file)
+    if holds("WordDocument"):
+        raise _not_a_table(file, "an old Word document")
+    return workbook_tables(data, file, {})
+
+
+def _text_tables(data: bytes, file: str) -> list[Table]:
+    for start, kind in _FOREIGN.items():
+        if data.startswith(start):
+            raise _not_a_table(file, kind)
+    try:
+        text, guessed = decode(data)
+    except UnicodeError:
+        raise _not_a_table(file, "neither text nor a spreadsheet") from None
+    if text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<table", "<?xml")):
+        raise _not_a_table(file, "a web page or XML file, whatever its name says")
+    if not text.strip():
+        return []
+    if looks_like_json(text):
+        return json_tables(text, file)
+    table = delimited_table(text, file)
+    if guessed is None:
+        return [table]
+    doubt = SheetWarning(
+        "guessed_encoding",
+        f"The file does not say how its letters are stored; it was read as {guessed}. "
+        "If accents or letters look wrong, save it as CSV UTF-8.",
+    )
+    return [Table(table.name, table.rows, table.columns, (doubt, *table.warnings))]
+
+
+def _not_a_table(file: str, kind: str) -> SheetError:
+    return SheetError(f"{file} is not a table: it is {kind}.", _EXPORT_HINT)
+
+
+def _too_large(file: str, size: str) -> SheetError:
+    return SheetError(f"{file} is too large: {size}.", "Keep the questions and answers only, and save it again.")

@@ -1,0 +1,134 @@
+"""JSON, JSON lines and Parquet -> tables whose columns are named by the format itself.
+
+{"question": "Who?", "answer": "We."}                                ->  columns question, answer
+{"messages": [{"role": "user", …}, {"role": "assistant", …}, …]}     ->  messages[user], messages[assistant]
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phinetune.errors import SheetError
+from phinetune.sheet.chat import CHAT_KEYS, is_chat, read_exchanges
+from phinetune.sheet.table import Table, make_rows
+
+Numbered = list[tuple[int, Any]]
+
+_JSON_START = re.compile(r"""\s*(\{\s*["}]|\[\s*[\[{"\]])""")
+
+
+def looks_like_json(text: str) -> bool:
+    return _JSON_START.match(text) is not None
+
+
+def json_tables(text: str, file: str) -> list[Table]:
+    """A list of records or rows, a record of columns, a record holding such lists, or one record a line.
+
+    Raises SheetError naming the line that is not valid JSON.
+    """
+    try:
+        return _tables_of(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        if len(lines) < 2 or not _is_json(lines[0][1]):
+            line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+            raise _invalid(file, line) from None
+    return [_table_of(None, [(number, _parse_line(line, number, file)) for number, line in lines])]
+
+
+def parquet_table(data: bytes, file: str) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError):
+        raise SheetError(
+            f"{file} is a damaged Parquet file.", "Copy or download it again, or export it as .csv or .xlsx."
+        ) from None
+    return _table_of(None, list(enumerate(records, start=1)))
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse_line(line: str, number: int, file: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise _invalid(file, number) from None
+
+
+def _invalid(file: str, line: int) -> SheetError:
+    return SheetError(
+        f"{file}, line {line}: this is not valid JSON.",
+        "Correct that line, or export the questions and answers again as .xlsx, .csv or .jsonl.",
+    )
+
+
+def _tables_of(value: Any) -> list[Table]:
+    if isinstance(value, list):
+        return [_table_of(None, list(enumerate(value, start=1)))]
+    if not isinstance(value, dict):
+        return []
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return [_table_of(None, list(enumerate([value["columns"], *value["data"]], start=1)))]
+    if any(key in value and is_chat(value[key]) for key in CHAT_KEYS):
+        return [_table_of(None, [(1, value)])]
+    lists = {key: part for key, part in value.items() if _holds(part, dict | list)}
+    if lists:
+        only_one = len(lists) == 1
+        return [_table_of(None if only_one else key, list(enumerate(part, start=1))) for key, part in lists.items()]
+    columns = {key: _column_values(part) for key, part in value.items()}
+    if all(column is not None for column in columns.values()):
+        height = max((len(column) for column in columns.values() if column), default=0)
+        records = [
+            {key: column[row] for key, column in columns.items() if column and row < len(column)}
+            for row in range(height)
+        ]
+        return [_table_of(None, list(enumerate(records, start=1)))]
+    return [_table_of(None, [(1, value)])]
+
+
+def _holds(part: Any, kind: Any) -> bool:
+    return isinstance(part, list) and bool(part) and all(isinstance(element, kind) for element in part)
+
+
+def _column_values(part: Any) -> Sequence[Any] | None:
+    """A column is a list, or a record from row labels to values."""
+    if isinstance(part, list):
+        return part
+    return list(part.values()) if isinstance(part, dict) else None
+
+
+def _table_of(name: str | None, records: Numbered) -> Table:
+    if records and all(isinstance(record, Mapping) for _, record in records):
+        return _table_of_records(name, records)
+    # Bare lists or texts: as in a spreadsheet, the first may be the header.
+    return Table(
+        name, make_rows((number, record if isinstance(record, list) else [record]) for number, record in records)
+    )
+
+
+def _table_of_records(name: str | None, records: Numbered) -> Table:
+    columns = list(dict.fromkeys(str(key) for _, record in records for key in record))
+    chat = next((key for key in CHAT_KEYS if any(is_chat(record.get(key)) for _, record in records)), None)
+    if chat is None:
+        rows = make_rows((number, [record.get(column) for column in columns]) for number, record in records)
+        return Table(name, rows, tuple(columns))
+    exchanges, warnings = read_exchanges((number, record.get(chat)) for number, record in records)
+    others = [column for column in columns if column != chat]
+    rows = make_rows(
+        (number, [exchange.question, exchange.answer, *(record.get(column) for column in others)])
+        for (number, record), exchange in zip(records, exchanges, strict=True)
+    )
+    return Table(name, rows, (f"{chat}[user]", f"{chat}[assistant]", *others), warnings)
