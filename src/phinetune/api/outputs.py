@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from phinetune.artifacts.card import write_card
+from phinetune.artifacts.card import CardFacts, write_card
 from phinetune.artifacts.metrics import Summary
 from phinetune.artifacts.plots import draw_run
 from phinetune.model import lora
@@ -86,4 +86,33 @@ def write_model(
             top_p=settings.generate.top_p,
             max_new_tokens=settings.generate.max_new_tokens,
         ).write(temporary / "phinetune.json")
-        write_card(temporary / "README.md", card_facts(base, settings, template, pairs, figures, config))
+        write_card(temporary / "README.md", _card_facts(base, settings, template, pairs, figures, config))
+
+
+def _card_facts(
+    base: Base,
+    settings: Settings,
+    template: PromptTemplate,
+    pairs: PairTable,
+    figures: Summary,
+    config: dict[str, Any],
+) -> CardFacts:
+    sheets = [pairs.sheet] if isinstance(pairs.sheet, str) else pairs.sheet or []
+    return CardFacts(
+        base_model=settings.model,
+        base_kind=base.kind,
+        hub_model=base.hub_name,
+        base_license=base.license,
+        data_file=config["data_file"]["name"],
+        sheets=tuple(sheets),
+        question_column=pairs.question_column,
+        answer_column=pairs.answer_column,
+        pairs=len(pairs.pairs),
+        skipped_rows=len(pairs.skipped),
+        prompt=template.prompt("{question}"),
+        completion=template.completion("{answer}"),
+        settings=config["settings"],
+        figures=figures,
+        device=config["device"],
+        dtype=config["dtype"],
+    )

@@ -21,7 +21,8 @@ from phinetune.model.load import load_base
 from phinetune.model.memory import needs_checkpointing
 from phinetune.run_folder import RunFolder
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
-from phinetune.sheet.pairs import PairTable, Split, find_pairs, split
+from phinetune.sheet.pairs import PairTable, find_pairs
+from phinetune.sheet.split import Split, split
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate, unescape
 from phinetune.training.checkpoint import Checkpoints
@@ -61,7 +62,7 @@ def train(
     base = load_base(settings.model, dtype, device)
     encoder = Encoder(base.tokenizer, template, settings.data.max_length)
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
-    model = lora.attach(base.model, settings.lora, base.hub_name, settings.train.seed)
+    model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
     recomputes = _decide_checkpointing(model, corpus, settings.train, device)
     on_event(_introduce(model, settings, recomputes, device, dtype))
     for warning in _warnings(pairs, corpus, settings, device, dtype):

@@ -176,17 +176,18 @@ def summary(
     train_pairs: int,
     validation_pairs: int,
     stopped: StopReason,
+    seconds: float,
     peak_memory_gb: float | None = None,
 ) -> Summary:
     """The run in one value.
 
     `final_train_loss` is the mean over the last epoch's worth of steps, weighted by their tokens: a single step is
-    too noisy to report. `seconds` is the time spent in optimizer steps, validation and saving not counted, and
-    `real_tokens_per_s` is measured over it. `best_perplexity` is exp(best_eval_loss).
+    too noisy to report. `seconds` is the time of the whole run; `real_tokens_per_s` is measured over the optimizer
+    steps alone. `best_perplexity` is exp(best_eval_loss).
     """
     measured = validations(rows)
     best = best_validation(rows)
-    seconds = sum(row.seconds for row in rows)
+    in_steps = sum(row.seconds for row in rows)
     tokens = sum(row.tokens for row in rows)
     return Summary(
         final_train_loss=_last_epoch_loss(rows),
@@ -200,7 +201,7 @@ def summary(
         epochs=rows[-1].epoch if rows else 0.0,
         seconds=seconds,
         tokens=tokens,
-        real_tokens_per_s=tokens / seconds if seconds > 0 else None,
+        real_tokens_per_s=tokens / in_steps if in_steps > 0 else None,
         peak_memory_gb=peak_memory_gb,
         trainable_parameters=trainable_parameters,
         total_parameters=total_parameters,

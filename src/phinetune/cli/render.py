@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from phinetune.errors import PhinetuneError
 from phinetune.events import Event, Finished, ModelLoaded, Saved, SheetRead, Started, StepDone, Validated, Warned
 
+_MOST_SKIPPED = 20
 _PLAIN_LINES = 20  # progress lines of a run when there is no terminal
 
 
@@ -64,6 +66,34 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def show_check(report: Any) -> None:
+    """What `check` found: a `PairTable`."""
+    console = _console()
+    sheets = [report.sheet] if isinstance(report.sheet, str) else report.sheet or []
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Sheet", " › ".join(safe(part) for part in (report.file, ", ".join(sheets)) if part))
+    if report.header_row:
+        table.add_row("Header", f"row {report.header_row}")
+    _add_columns(table, report)
+    table.add_row("Pairs", f"[bold]{len(report.pairs)}[/bold]")
+    console.print(table)
+    for warning in report.warnings:
+        console.print(f"[yellow]Note:[/yellow] {safe(warning.message)}{_rows(warning.rows)}")
+    if report.skipped:
+        console.print(f"\nSkipped rows ({len(report.skipped)}):")
+        for skipped in report.skipped[:_MOST_SKIPPED]:
+            place = f"{safe(skipped.sheet)}, row" if len(sheets) > 1 else "row"
+            console.print(f"  {place} {skipped.row}: {safe(skipped.reason)}")
+        if len(report.skipped) > _MOST_SKIPPED:
+            console.print(f"  … and {len(report.skipped) - _MOST_SKIPPED} more; --json lists all")
+    if report.pairs:
+        first = report.pairs[0]
+        example = Table.grid(padding=(0, 2))
+        example.add_row("Question", safe(_short(first.question)))
+        example.add_row("Answer", safe(_short(first.answer)))
+        console.print(Panel(example, title=f"The first pair, row {first.row}", title_align="left", expand=False))
 
 
 class TrainingPage:
@@ -213,6 +243,24 @@ class TrainingPage:
             self._task = self._bar.add_task("", total=self._started.total_steps, figures="", left="")
             self._bar.start()
         return self._bar
+
+
+def _add_columns(table: Table, found: Any) -> None:
+    names = [f"[bold]{safe(name)}[/bold]" for name in (found.question_column, found.answer_column)]
+    table.add_row("Columns", f"question = {names[0]}, answer = {names[1]}")
+    if found.ignored_columns:
+        table.add_row("Ignored", safe(", ".join(found.ignored_columns)))
+
+
+def _rows(rows: Sequence[int]) -> str:
+    if not rows:
+        return ""
+    named = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
+    return f" [dim](row{'s' if len(rows) > 1 else ''} {named})[/dim]"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _loss_words(before: float | None, after: float, best_step: int) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -23,15 +23,29 @@ _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+_LICENSES = {"microsoft/phi-2": "mit", _EMBEDDED_HUB_NAME: "apache-2.0"}
+
+Kind = Literal["hub", "folder", "gguf", "embedded"]
+
+
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model. `spec` finds it again; `hub_name` is what other tools can load it by."""
+    """A loaded base model. `spec` finds it again; `hub_name` is what plain transformers code loads, if anything."""
 
     model: PreTrainedModel
     tokenizer: Any
+    kind: Kind
     spec: str
-    hub_name: str
-    is_gguf: bool
+    hub_name: str | None
+
+    @property
+    def license(self) -> str | None:
+        return _LICENSES.get(self.hub_name or "")
+
+    @property
+    def name_for_peft(self) -> str:
+        """What the adapter names as its base: the hub's name where there is one, else the place on this machine."""
+        return self.hub_name or self.spec
 
 
 def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
@@ -42,17 +56,27 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     path = find(spec)
-    if path.is_file():
-        model, tokenizer = load_gguf(path, dtype, device)
-        hub_name = _EMBEDDED_HUB_NAME if spec == EMBEDDED_MODEL else str(path.resolve())
-    else:
-        model, tokenizer = _load_folder(path, dtype, device)
-        hub_name = str(path.resolve()) if Path(spec).exists() else spec
+    kind = _kind(spec, path)
+    load = load_gguf if path.is_file() else _load_folder
+    model, tokenizer = load(path, dtype, device)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
     model.requires_grad_(False)
-    resolved = spec if spec == EMBEDDED_MODEL or not Path(spec).exists() else str(Path(spec).resolve())
-    return Base(model.eval(), tokenizer, resolved, hub_name, is_gguf=path.is_file())
+    return Base(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        kind=kind,
+        spec=str(path.resolve()) if kind in ("folder", "gguf") else spec,
+        hub_name={"embedded": _EMBEDDED_HUB_NAME, "hub": spec}.get(kind),
+    )
+
+
+def _kind(spec: str, path: Path) -> Kind:
+    if spec == EMBEDDED_MODEL:
+        return "embedded"
+    if path.is_file():
+        return "gguf"
+    return "folder" if Path(spec).expanduser().exists() else "hub"
 
 
 def find(spec: str) -> Path:

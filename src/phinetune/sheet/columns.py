@@ -6,6 +6,7 @@ Notes: Date | Remark                                  ->  left out, and a warnin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from phinetune.errors import SheetError
@@ -25,6 +26,8 @@ from phinetune.sheet.header_names import ANSWER, QUESTION, Likeness, Role, norma
 from phinetune.sheet.table import SheetWarning, Table
 
 _BY_HAND = "Name other columns with --question and --answer: by header, letter or number."
+
+_LETTER_OR_NUMBER = re.compile(r"[A-Za-z]{1,3}|[0-9]+")
 
 
 def choose_columns(
@@ -85,12 +88,22 @@ def _by_hand(table: Table, question: str | None, answer: str | None) -> Columns 
 
 
 def _header_with(table: Table, *names: str | None) -> Header:
-    """The first row that holds the given names; where they are letters or numbers, the header found without them."""
-    for header in candidates(table):
-        if all(_named(header, name) is not None for name in names if name is not None):
-            return header
-    found = find_columns(table)
-    return found.header if found else likely_header(table)
+    """The row that holds the given names. Letters and numbers tell no row, as any cell may hold a 3."""
+    given = [name for name in names if name is not None]
+    telling = [name for name in given if not _LETTER_OR_NUMBER.fullmatch(name.strip())]
+    found = _row_with(table, telling) if telling else None
+    if found is None:
+        columns = find_columns(table)
+        found = columns.header if columns else likely_header(table)
+    # Then "Bot" is no letter of a column either.
+    if any(_place(found, name) is None for name in given):
+        found = _row_with(table, given) or found
+    return found
+
+
+def _row_with(table: Table, names: Sequence[str]) -> Header | None:
+    headers = (header for header in candidates(table) if all(_named(header, name) is not None for name in names))
+    return next(headers, None)
 
 
 def _place(header: Header, name: str | None) -> int | None:
@@ -128,7 +141,8 @@ def _warn_of_choice(columns: Columns) -> list[SheetWarning]:
     taken = f'"{columns.question_name}" was taken as the question and "{columns.answer_name}" as the answer'
     warnings = []
     if columns.certainty is Certainty.GUESSED:
-        message = f"The columns are not named question and answer: {taken}. {_BY_HAND}"
+        names = "" if columns.header.row is None else f" Row {columns.header.row} was read as the column names."
+        message = f"The columns are not named question and answer: {taken}.{names} {_BY_HAND}"
         warnings.append(SheetWarning("guessed_columns", message))
     elif columns.certainty is Certainty.SIMILAR_NAMES:
         warnings.append(SheetWarning("similar_columns", f"{taken}. {_BY_HAND}"))
@@ -156,13 +170,13 @@ def _too_few_columns(tables: Sequence[Table]) -> SheetError:
     header, texts = max(
         ((header, text_columns(header)) for header in map(likely_header, tables)), key=lambda pair: len(pair[1])
     )
-    where = _where(tables)
     if not texts:
-        return SheetError(f"{where}no column holds text; two are needed: question and answer.", _BY_HAND)
+        message = "no column holds text, two are needed: question and answer."
+        return SheetError(_located(tables, message), "Write the questions in one column and the answers in another.")
     others = [header.label(column) for column in range(header.width) if column not in texts]
     rest = f" Without text: {_listed(others)}." if others else ""
     return SheetError(
-        f'{where}found one column "{header.label(texts[0])}", two are needed: question and answer.{rest}',
+        _located(tables, f'found one column "{header.label(texts[0])}", two are needed: question and answer.{rest}'),
         "Put the questions in one column and the answers in another, a pair in each row.",
     )
 
@@ -174,14 +188,14 @@ def _no_such_column(tables: Sequence[Table], question: str | None, answer: str |
         return _too_few_columns(tables)
     there = [header.label(column) for column in range(header.width)]
     return SheetError(
-        f"{_where(tables)}there is no column {_listed(missing)}.",
+        _located(tables, f"there is no column {_listed(missing)}."),
         f"Columns that exist: {_listed(there)}. A letter (C) or a number (3) works as well.",
     )
 
 
-def _where(tables: Sequence[Table]) -> str:
+def _located(tables: Sequence[Table], message: str) -> str:
     names = [table.name for table in tables if table.name is not None]
-    return f"In {_sheets(names)} {_listed(names)}: " if names else ""
+    return f"In {_sheets(names)} {_listed(names)}: {message}" if names else message[0].upper() + message[1:]
 
 
 def _sheets(names: Sequence[str]) -> str:

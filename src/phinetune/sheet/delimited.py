@@ -104,8 +104,9 @@ def _overlong(records: list[list[str]], separator: str) -> tuple[SheetWarning, .
     if not rows:
         return ()
     name = _SEPARATORS.get(separator, separator)
+    what = "1 row has" if len(rows) == 1 else f"{len(rows):,} rows have"
     message = (
-        f"{len(rows)} rows have more cells than the others, so their text may be cut at a {name}; "
+        f"{what} more cells than the others, so text may be cut at a {name}; "
         'a cell that holds the separator must stand in "quotation marks".'
     )
     return (SheetWarning("overlong_rows", message, rows),)

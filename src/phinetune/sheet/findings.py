@@ -106,7 +106,8 @@ def _duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
         seen.add((pair.question, pair.answer))
     if not again:
         return []
-    message = f"{_counted(again, 'pair')} word for word like an earlier one, such as {_examples(again)}. They are used, and weigh more."
+    like_earlier = f"{_counted(again, 'pair')} word for word like an earlier one, such as {_examples(again)}"
+    message = f"{like_earlier}. They are used, and weigh more."
     return [SheetWarning("duplicate_pairs", message, tuple(pair.row for pair in again))]
 
 
@@ -127,7 +128,11 @@ def _conflicts(pairs: Sequence[Pair]) -> list[SheetWarning]:
 
 
 def _examples(pairs: Sequence[Pair]) -> str:
-    return ", ".join(f'"{shorten(pair.question, 60, placeholder=" …")}" (row {pair.row})' for pair in pairs[:_NAMED])
+    return ", ".join(f'"{shorten(pair.question, 60, placeholder=" …")}" ({_place(pair)})' for pair in pairs[:_NAMED])
+
+
+def _place(pair: Pair) -> str:
+    return f"row {pair.row}" if pair.sheet is None else f"{pair.sheet}, row {pair.row}"
 
 
 def _counted(things: Sequence[object], name: str) -> str:

@@ -140,7 +140,7 @@ def best_column(header: Header, role: Role, other: Role) -> tuple[Likeness, int]
 
 def with_context(header: Header, question: int, answer: int) -> tuple[int, ...]:
     """An instruction together with its input or context, if it has one."""
-    if normalize_name(header.labels[question]) not in INSTRUCTION_NAMES:
+    if normalize_name(header.label(question)) not in INSTRUCTION_NAMES:
         return (question,)
     contexts = (
         column
@@ -206,4 +206,6 @@ def _reads_like_header(header: Header) -> bool:
     if any(len(label) > _HEADER_LENGTH or label.endswith(_SENTENCE_ENDS) or not is_text(label) for _, label in labels):
         return False
     below = [(label, judge(header.data, column)) for column, label in labels]
-    return any(content.filled and (not content.is_text or content.length >= 2 * len(label)) for label, content in below)
+    return any(
+        content.filled and (not content.is_text or content.length >= 1.5 * len(label)) for label, content in below
+    )

@@ -22,6 +22,8 @@ CellFaults = dict[tuple[int, int], Cell]
 # at XFD20000 makes it ask for 10 GB and end the whole process.
 _MAX_CELLS = 20_000_000
 
+_LAST_ROW, _LAST_COLUMN = 1_048_576, 16_384
+
 _REFERENCE = re.compile(rb""" r=["']([A-Z]{1,3})([0-9]{1,7})["']""")
 _WORTH_PARSING = re.compile(rb""" t=["']e["']|<(?:\w+:)?f[ />]""")
 
@@ -69,14 +71,14 @@ def _elements(xml: bytes, wanted: str) -> list[dict[str, str]]:
 
 
 def _refuse_huge(xml: bytes, sheet: str, file: str) -> None:
-    references = set(_REFERENCE.findall(xml))
+    references = _REFERENCE.findall(xml)
     if not references:
         return
-    rows = max(int(row) for _, row in references)
-    letters = max((letters for letters, _ in references), key=lambda text: (len(text), text))
-    if rows * _column(letters.decode()) > _MAX_CELLS:
+    last_column = max({letters.decode() for letters, _ in references}, key=_column)
+    last_row = max(map(int, {row for _, row in references}))
+    if last_row * _column(last_column) > _MAX_CELLS:
         raise SheetError(
-            f'{file}, sheet "{sheet}": its last cell is in column {letters.decode()}, row {rows}; '
+            f'{file}, sheet "{sheet}": its last cell is in column {last_column}, row {last_row}; '
             "that is more than can be read.",
             "Delete stray cells far right of or far below the questions and answers, save it and try again.",
         )
@@ -114,6 +116,8 @@ class _SheetParser:
             case "c":
                 letters = attributes.get("r", "").rstrip("0123456789")
                 self.column = _column(letters) if letters else self.column + 1
+                if self.row > _LAST_ROW or self.column > _LAST_COLUMN:
+                    raise expat.ExpatError("a cell beyond the sheet")
                 self.kind = attributes.get("t", "n")
                 self.has_formula, self.value = False, None
             case "f":

@@ -1,0 +1,308 @@
+"""Facts of a run -> `model/README.md`, the model card.
+
+It says what the model is, what it was trained on, how that went, how to ask it and what not to expect of it, and
+nothing that was not measured. Names and texts that come from the person's sheet are data: whatever they spell, they
+cannot become a heading, a tag or a field of the card.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+import yaml
+
+from phinetune.artifacts.metrics import Summary
+from phinetune.run_folder import write_text
+from phinetune.settings import Settings
+
+BaseKind = Literal["hub", "folder", "gguf", "embedded"]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that the card says, as plain values.
+
+    base_model    as the person named it: hub name, folder, .gguf file or the embedded model's name
+    hub_model     hub name of the model that plain transformers code has to load; None when it is not known
+    prompt        `PromptTemplate.prompt("{question}")`
+    completion    `PromptTemplate.completion("{answer}")`
+    settings      `Settings.model_dump()` of the run
+    figures       `metrics.summary(...)` of the run
+    """
+
+    base_model: str
+    base_kind: BaseKind
+    hub_model: str | None
+    base_license: str | None
+    data_file: str
+    sheets: tuple[str, ...]
+    question_column: str
+    answer_column: str
+    pairs: int
+    skipped_rows: int
+    prompt: str
+    completion: str
+    settings: Mapping[str, Any]
+    figures: Summary
+    device: str
+    dtype: str
+
+
+def write_card(path: Path, facts: CardFacts) -> None:
+    """Write the card to `path`. Raises RunError when the disk does not take it."""
+    write_text(path, card(facts))
+
+
+def card(facts: CardFacts) -> str:
+    """The card as Markdown with YAML front matter, as the Hugging Face hub reads it."""
+    parts = [
+        _front_matter(facts),
+        f"# {_plain(_base_name(facts))} tuned on {_plain(_file_name(facts))}",
+        _what_it_is(facts),
+        "## Data",
+        _data(facts),
+        "## How training went",
+        _results(facts),
+        "## Ask it",
+        _asking(facts),
+        "## Prompt format",
+        _prompt_format(facts),
+        "## Limits",
+        _limits(facts),
+        "## Settings",
+        _settings(facts),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    fields: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    tags = ["lora", "phinetune"]
+    if facts.hub_model:
+        fields["base_model"] = _one_line(facts.hub_model)
+        tags.append(f"base_model:adapter:{_one_line(facts.hub_model)}")
+    if facts.base_license:
+        fields["license"] = _one_line(facts.base_license)
+    fields["tags"] = tags
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=10_000)}---"
+
+
+def _what_it_is(facts: CardFacts) -> str:
+    figures = facts.figures
+    share = figures["trainable_parameters"] / figures["total_parameters"]
+    return (
+        f"A LoRA adapter: a small addition to the language model {_code(_base_name(facts))} that makes it answer "
+        f"questions the way the pairs in {_code(_file_name(facts))} do. Only the adapter's "
+        f"{figures['trainable_parameters']:,} parameters were trained, {share:.2%} of the "
+        f"{figures['total_parameters']:,} in the whole; the base model itself is unchanged and not in this folder."
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    figures = facts.figures
+    lines = [f"file: {_code(_file_name(facts))}"]
+    if facts.sheets:
+        lines.append(f"{'sheet' if len(facts.sheets) == 1 else 'sheets'}: {', '.join(map(_code, facts.sheets))}")
+    lines += [
+        f"questions from column {_code(facts.question_column)}, answers from column {_code(facts.answer_column)}",
+        f"{facts.pairs:,} usable pairs: {figures['train_pairs']:,} to train on, {figures['validation_pairs']:,} held "
+        "out to measure progress",
+        f"{facts.skipped_rows:,} rows skipped",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _results(facts: CardFacts) -> str:
+    figures = facts.figures
+    before = figures["first_eval_loss"] if figures["first_eval_step"] == 0 else None
+    rows = [
+        ("validation loss before training", _number(before, ".3f")),
+        ("validation loss, best", _number(figures["best_eval_loss"], ".3f")),
+        ("perplexity at the best", _number(figures["best_perplexity"], ".2f")),
+        ("best step, kept here", _number(figures["best_step"], ",")),
+        ("training loss over the last epoch", _number(figures["final_train_loss"], ".3f")),
+        ("optimizer steps", _number(figures["steps"], ",")),
+        ("epochs", _number(figures["epochs"], ".2f")),
+        ("time", f"{figures['seconds']:,.0f} s"),
+        ("speed", _number(figures["real_tokens_per_s"], ",.0f", " real tokens a second")),
+        ("peak memory", _number(figures["peak_memory_gb"], ".1f", " GB")),
+        ("device", f"{_code(facts.device, in_table=True)}, {_code(facts.dtype, in_table=True)}"),
+        ("training ended", _why_it_stopped(facts)),
+    ]
+    table = _table(("figure", "value"), [row for row in rows if row[1]])
+    note = (
+        "Losses are nats per answer token, lower is better. Perplexity is exp(loss): how many next tokens the model "
+        "hesitates between, on average."
+    )
+    if figures["best_step"] is not None:
+        note += " The best step was chosen by the same validation pairs, so its loss is a little flattering."
+    else:
+        note += " Nothing was held out to validate on after training began, so how well it generalises is unknown."
+    return f"{table}\n\n{note}"
+
+
+def _why_it_stopped(facts: CardFacts) -> str:
+    match facts.figures["stopped"]:
+        case "finished":
+            return "all planned steps were done"
+        case "early_stopping":
+            return "early: the validation loss no longer got better"
+        case "interrupted":
+            return "early: it was interrupted"
+
+
+def _asking(facts: CardFacts) -> str:
+    run = 'phinetune ask path/to/model "Your question"'
+    parts = [f"With phinetune:\n\n{_fence(run, 'bash')}"]
+    hub = _code(facts.hub_model) if facts.hub_model else ""
+    name = _code(_base_name(facts))
+    match facts.base_kind:
+        case "hub" | "folder":
+            parts.append("With plain transformers and peft:")
+        case "gguf" | "embedded":
+            source = f"the file {name}" if facts.base_kind == "gguf" else f"{name}, which phinetune brings along"
+            which = (
+                f"{hub} from the Hugging Face hub"
+                if hub
+                else "the hub model that the file was made from (its name is not known here: put it in `BASE`)"
+            )
+            parts.append(
+                f"With plain transformers and peft. The base model was {source}, in GGUF format; this code needs the "
+                f"matching {which}. GGUF weights are often rounded, so answers can differ slightly."
+            )
+    parts.append(_fence(_code_to_ask(facts), "python"))
+    return "\n\n".join(parts)
+
+
+def _code_to_ask(facts: CardFacts) -> str:
+    generate = facts.settings["generate"]
+    base = facts.hub_model or (facts.base_model if facts.base_kind == "folder" else "owner/matching-model")
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(facts.dtype, "auto")
+    sampling = (
+        f"do_sample=True,\n        temperature={generate['temperature']},\n        top_p={generate['top_p']},"
+        if generate["temperature"] > 0
+        else "do_sample=False,"
+    )
+    ending = facts.completion.partition("{answer}")[2].strip()
+    tidy = f".strip().removesuffix({_literal(ending)})" if ending else ""
+    return f"""\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+BASE = {_literal(base)}
+ADAPTER = "path/to/model"  # the folder of this card
+PROMPT = {_literal(facts.prompt)}
+
+tokenizer = AutoTokenizer.from_pretrained(ADAPTER)
+base_model = AutoModelForCausalLM.from_pretrained(BASE, dtype={_literal(dtype)}, device_map="auto")
+model = PeftModel.from_pretrained(base_model, ADAPTER).eval()
+
+
+def ask(question: str) -> str:
+    prompt = PROMPT.replace("{{question}}", question.strip())
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
+    output = model.generate(
+        **inputs,
+        max_new_tokens={generate["max_new_tokens"]},
+        {sampling}
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    answer = output[0, inputs["input_ids"].shape[1] :]
+    return tokenizer.decode(answer, skip_special_tokens=True){tidy}.strip()
+
+
+print(ask("Your question"))"""
+
+
+def _prompt_format(facts: CardFacts) -> str:
+    return (
+        "The model was trained on exactly this text, and may answer worse to any other. It is given the prompt, "
+        "without a blank at its end:\n\n"
+        f"{_fence(facts.prompt)}\n\n"
+        "and goes on with the answer, which it ends with the tokenizer's end-of-text token:\n\n"
+        f"{_fence(facts.completion)}"
+    )
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        f"It was trained on {facts.figures['train_pairs']:,} pairs. Asked about anything else it answers all the same, "
+        "in the same tone.",
+        "It may state wrong things confidently, also about what stands in the pairs. Check what matters.",
+        "It keeps the base model's knowledge, errors and biases, and may repeat training answers word for word: "
+        "do not share it more widely than the data.",
+        "Only the validation loss was measured here. Whether answers are right, only reading them tells.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _settings(facts: CardFacts) -> str:
+    told_above = {"model", "data.question", "data.answer", "data.sheet", "data.template"}
+    rows = []
+    for group, field in Settings.model_fields.items():
+        kind = field.annotation
+        for leaf, declared in getattr(kind, "model_fields", {}).items():
+            name = f"{group}.{leaf}"
+            if name not in told_above:
+                value = facts.settings[group][leaf]
+                shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+                shown = "left out" if value is None else _code(shown, in_table=True)
+                rows.append((f"`{name}`", shown, declared.description or ""))
+    return _table(("setting", "value", "meaning"), rows)
+
+
+def _base_name(facts: CardFacts) -> str:
+    """The base model without the folders around it, which are nobody else's business."""
+    return PurePath(facts.base_model).name if facts.base_kind in ("folder", "gguf") else facts.base_model
+
+
+def _file_name(facts: CardFacts) -> str:
+    return PurePath(facts.data_file).name
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _plain(text: str) -> str:
+    """Text of others within Markdown: signs that could mean something within a line are escaped (CommonMark 2.4)."""
+    return re.sub(r"([\\`*_\[\]<>#&|~!$])", r"\\\1", _one_line(text))
+
+
+def _code(text: str, *, in_table: bool = False) -> str:
+    """Text of others as a code span, fenced by more backticks than it holds (CommonMark 6.1)."""
+    text = _one_line(text) or " "
+    if in_table:
+        text = text.replace("|", "\\|")
+    fence = "`" * (_longest_run(text) + 1)
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{blank}{text}{blank}{fence}"
+
+
+def _fence(text: str, language: str = "") -> str:
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+def _literal(text: str) -> str:
+    """A Python string literal on one line, in double quotes: a JSON string is one."""
+    return json.dumps(text, ensure_ascii=False)

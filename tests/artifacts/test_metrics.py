@@ -1,0 +1,200 @@
+"""The figures of a run: what is written down, what a resume keeps, and what is told at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
+from phinetune.errors import RunError
+from phinetune.events import Finished, Saved, StepDone, Validated, Warned
+from phinetune.run_folder import RunFolder
+
+
+def _step(step: int, loss: float = 2.0, tokens: int = 100, seconds: float = 0.5, grad_norm: float = 1.0) -> StepDone:
+    return StepDone(step, step / 2, loss, 1e-4, grad_norm, tokens, seconds)
+
+
+def _validated(step: int, loss: float) -> Validated:
+    return Validated(step, step / 2, loss, is_best=True, tokens=50, seconds=9.0)
+
+
+def _row(step: int, train: float | None, measured: float | None = None, tokens: int = 100) -> MetricsRow:
+    return MetricsRow(step, step / 2, train, measured, 1e-4 if train else None, 1.0 if train else None, tokens, 0.5)
+
+
+def _log(folder: Path, *events) -> MetricsLog:
+    log = MetricsLog(RunFolder(folder))
+    for event in events:
+        log.consume(event)
+    return log
+
+
+def test_a_step_makes_a_row_and_its_validation_completes_it(tmp_path):
+    log = _log(tmp_path, _step(1, 3.0), _step(2, 2.5), _validated(2, 2.75))
+    assert log.rows == [
+        MetricsRow(1, 0.5, 3.0, None, 1e-4, 1.0, 100, 0.5),
+        MetricsRow(2, 1.0, 2.5, 2.75, 1e-4, 1.0, 100, 0.5),
+    ]
+
+
+def test_validation_before_training_is_a_row_without_train_figures(tmp_path):
+    log = _log(tmp_path, _validated(0, 2.8), _step(1))
+    assert log.rows[0] == MetricsRow(0, 0.0, None, 2.8, None, None, 0, 0.0)
+    lines = RunFolder(tmp_path).metrics_csv.read_text().splitlines()
+    assert lines == ["step,epoch,train_loss,eval_loss,learning_rate,grad_norm,tokens,seconds", "0,0.0,,2.8,,,0,0.0"]
+
+
+def test_the_csv_gives_back_every_digit(tmp_path):
+    log = _log(tmp_path, _validated(0, 1 / 3), _step(1, math.pi, seconds=1e-7), _step(2, 2 / 3), _validated(2, 0.1))
+    assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
+
+
+def test_the_csv_is_written_at_validations_checkpoints_and_the_end_only(tmp_path):
+    path = RunFolder(tmp_path).metrics_csv
+    log = _log(tmp_path, _step(1), Warned("code", "message"))
+    assert not path.exists()
+    written = []
+    finished = Finished(4, 2.0, "finished", 2, 2.0, 1.0, 400)
+    for event in (_validated(1, 2.0), _step(2), Saved(2, "x", False), _step(3), _step(4), finished):
+        log.consume(event)
+        written.append(len(read_metrics(path)))
+    assert written == [1, 1, 2, 2, 2, 4]
+
+
+def test_a_failed_write_leaves_the_earlier_csv_and_nothing_else(tmp_path, monkeypatch):
+    log = _log(tmp_path, _step(1), _validated(1, 2.0))
+    path = RunFolder(tmp_path).metrics_csv
+    before = path.read_bytes()
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunError, match="No space left"):
+        log.consume(_validated(2, 1.0))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_gradient_that_overflowed_is_an_empty_cell(tmp_path):
+    log = _log(tmp_path, _step(1, grad_norm=math.inf), _validated(1, 2.0))
+    assert log.rows[0].grad_norm is None
+    assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
+
+
+def test_a_resume_forgets_what_came_after_the_checkpoint(tmp_path):
+    whole = _log(tmp_path, *(_step(n, 3 - n / 10) for n in range(1, 6)), _validated(5, 2.0))
+    resumed = MetricsLog.resume(RunFolder(tmp_path), 3)
+    assert [row.step for row in resumed.rows] == [1, 2, 3]
+    for event in (_step(4, 2.6), _step(5, 2.5), _validated(5, 2.0)):
+        resumed.consume(event)
+    assert resumed.rows == whole.rows
+    assert read_metrics(RunFolder(tmp_path).metrics_csv) == whole.rows
+
+
+def test_a_resume_without_a_csv_starts_empty(tmp_path):
+    assert MetricsLog.resume(RunFolder(tmp_path), 3).rows == []
+
+
+def test_records_survive_json(tmp_path):
+    log = _log(tmp_path, _validated(0, 2.8), _step(1), _validated(1, 2.5))
+    records = json.loads(json.dumps(log.to_records(), allow_nan=False))
+    assert MetricsLog.from_records(RunFolder(tmp_path), records).rows == log.rows
+
+
+def test_records_of_another_shape_are_refused(tmp_path):
+    with pytest.raises(RunError, match="3 values where 8 belong"):
+        MetricsLog.from_records(RunFolder(tmp_path), [[1, 2.0, None]])
+
+
+HEAD = ",".join(COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "does not begin with the line step,epoch"),
+        ("step,loss\n1,2\n", "does not begin with the line step,epoch"),
+        (HEAD + "1,0.5,3.0,,1e-4,1.0,100,0.5\n2,1.0,2.", "line 3: 3 values where 8 belong"),
+        (HEAD + "1,0.5,three,,1e-4,1.0,100,0.5\n", "line 2: train_loss is 'three'"),
+        (HEAD + "1,0.5,nan,,1e-4,1.0,100,0.5\n", "line 2: train_loss is 'nan'"),
+        (HEAD + ",0.5,3.0,,1e-4,1.0,100,0.5\n", "line 2: step is empty"),
+        (HEAD + "1.5,0.5,3.0,,1e-4,1.0,100,0.5\n", "line 2: step is '1.5'"),
+        (HEAD + "2,1,3.0,,1e-4,1,1,1\n2,1,3.0,,1e-4,1,1,1\n", "line 3: step 2 comes after step 2"),
+    ],
+)
+def test_a_damaged_csv_is_refused_and_the_place_named(tmp_path, text, told):
+    path = tmp_path / "training_metrics.csv"
+    path.write_text(text)
+    with pytest.raises(RunError) as caught:
+        read_metrics(path)
+    assert told in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_a_csv_that_is_not_text_or_not_there_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match="is not text"):
+        read_metrics(tmp_path / "x.csv")
+    with pytest.raises(RunError, match="is missing"):
+        read_metrics(tmp_path / "none.csv")
+
+
+def _summary(rows, **changes):
+    known = {
+        "trainable_parameters": 10,
+        "total_parameters": 1000,
+        "train_pairs": 8,
+        "validation_pairs": 2,
+        "stopped": "finished",
+        "seconds": 60.0,
+    }
+    return summary(rows, **(known | changes))
+
+
+def test_the_summary_of_a_run_computed_by_hand():
+    base = MetricsRow(0, 0.0, None, 3.0, None, None, 0, 0.0)
+    rows = [base, _row(1, 4.0), _row(2, 3.0, 2.0), _row(3, 2.0, tokens=300), _row(4, 1.0, 2.5, tokens=100)]
+    assert _summary(rows, peak_memory_gb=1.5) == {
+        "final_train_loss": 1.75,  # the second epoch: (2.0 * 300 + 1.0 * 100) / 400
+        "first_eval_step": 0,
+        "first_eval_loss": 3.0,
+        "final_eval_loss": 2.5,
+        "best_eval_loss": 2.0,
+        "best_step": 2,
+        "best_perplexity": math.exp(2.0),
+        "steps": 4,
+        "epochs": 2.0,
+        "seconds": 60.0,
+        "tokens": 600,
+        "real_tokens_per_s": 300.0,  # 600 tokens in four steps of half a second
+        "peak_memory_gb": 1.5,
+        "trainable_parameters": 10,
+        "total_parameters": 1000,
+        "train_pairs": 8,
+        "validation_pairs": 2,
+        "stopped": "finished",
+    }
+
+
+def test_the_untrained_model_is_never_the_best_and_of_equals_the_first_is():
+    rows = [MetricsRow(0, 0.0, None, 1.0, None, None, 0, 0.0), _row(1, 2.0, 1.5), _row(2, 2.0, 1.5)]
+    assert best_validation(rows) == (1, 1.5)
+    assert best_validation(rows[:1]) is None
+
+
+def test_without_validation_the_summary_says_so_and_is_json():
+    figures = _summary([_row(1, 2.0)])
+    assert figures["best_eval_loss"] is figures["best_perplexity"] is figures["first_eval_step"] is None
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_the_summary_of_no_rows_at_all():
+    figures = _summary([], stopped="interrupted")
+    assert (figures["steps"], figures["final_train_loss"], figures["real_tokens_per_s"]) == (0, None, None)

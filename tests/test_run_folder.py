@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from phinetune.errors import RunError
+from phinetune.run_folder import (
+    RunFolder,
+    atomic_file,
+    atomic_folder,
+    open_finished,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
+
+
+def test_the_guides_layout(tmp_path):
+    folder = RunFolder(tmp_path)
+    paths = [folder.model, folder.checkpoint(50), folder.curves_png, folder.comparison_png]
+    paths += [folder.metrics_json, folder.metrics_csv, folder.config_json]
+    assert [str(p.relative_to(tmp_path)) for p in paths] == [
+        "model",
+        "checkpoints/checkpoint-50",
+        "training_visuals/training_curves.png",
+        "training_visuals/loss_comparison.png",
+        "training_visuals/training_metrics.json",
+        "training_visuals/training_metrics.csv",
+        "training_visuals/training_config.json",
+    ]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "first")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "first"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "model"
+    with atomic_folder(path) as temporary:
+        (temporary / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as temporary:
+        (temporary / "b").write_text("2")
+        raise ZeroDivisionError
+    assert os.listdir(path) == ["a"]
+    with atomic_folder(path) as temporary:
+        (temporary / "c").write_text("3")
+    assert os.listdir(path) == ["c"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_others_may_read_what_is_written(tmp_path):
+    write_text(tmp_path / "file", "x")
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) & 0o044
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) & 0o055
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="could not be written"):
+        write_text(tmp_path / "file" / "below", "x")
+    with pytest.raises(RunError, match="could not be written"), atomic_folder(tmp_path / "file" / "below"):
+        pass
+
+
+def test_numbers_that_json_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".partial-abc").mkdir()
+    (tmp_path / ".partial-def").write_text("")
+    (tmp_path / "checkpoint-4").mkdir()
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint-4"]
+
+
+def test_checkpoints_are_found_in_order_of_their_steps(tmp_path):
+    for name in ("checkpoint-100", "checkpoint-50", "checkpoint-x", ".partial-1"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert RunFolder(tmp_path).checkpoint_steps() == [50, 100]
+
+
+def test_a_finished_run_is_found_by_its_folder_or_its_model_folder(tmp_path):
+    write_text(RunFolder(tmp_path).recipe, "{}")
+    assert open_finished(tmp_path).root == open_finished(tmp_path / "model").root == tmp_path
+
+
+def test_no_run_an_unfinished_run_and_no_folder_are_told_apart(tmp_path):
+    with pytest.raises(RunError, match="There is no folder"):
+        open_finished(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="no tuned model"):
+        open_finished(tmp_path)
+    (tmp_path / "checkpoints" / "checkpoint-4").mkdir(parents=True)
+    with pytest.raises(RunError, match="not finished") as caught:
+        open_finished(tmp_path)
+    assert "--resume" in caught.value.hint
