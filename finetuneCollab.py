@@ -15,7 +15,7 @@ try:
     from phinetune.events import Started
     from phinetune.run_folder import RunFolder
 except ModuleNotFoundError as missing:
-    sys.exit(f"The Python package {missing.name} is not installed. Install what this script needs with:\n\n    pip install phinetune\n")
+    sys.exit(f"The Python package {missing.name} is not installed. Install it first:\n\n    pip install phinetune\n")
 
 
 class Config:

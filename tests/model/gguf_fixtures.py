@@ -155,10 +155,10 @@ class LlamaCpp:
         return found
 
     def next_token(self, prompt: list[int]) -> dict[int, float]:
-        """Log-probabilities of the ten likeliest next tokens."""
+        """Log-probabilities of the ten likeliest next tokens; none where the first is a part of a letter."""
         question = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": 10}
-        (step,) = self._ask("completion", question)["completion_probabilities"]
-        return {each["id"]: each["logprob"] for each in step["top_logprobs"]}
+        steps = self._ask("completion", question).get("completion_probabilities", [])
+        return {each["id"]: each["logprob"] for step in steps for each in step["top_logprobs"]}
 
     def _ask(self, what: str, question: dict[str, Any]) -> Any:
         request = urllib.request.Request(

@@ -14,7 +14,7 @@ from phinetune.model.gguf_base import gguf_summary, load_gguf
 from phinetune.model.gguf_config import _llama3_factors
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-PROMPT = [5, 80, 17, 200, 41, 9]
+PROMPTS = [[5, 80, 17, 200, 41, 9], [300, 301, 7], [260, 33, 390, 12, 71], [44], [350, 99, 280, 311]]
 
 
 def load(path: Path) -> PreTrainedModel:
@@ -83,7 +83,7 @@ def test_llama_cpp_reads_the_same_model_from_the_same_file(tmp_path: Path, name:
     path = tmp_path / "toy.gguf"
     write_gguf(path, MODELS[name](), toys.tokenizer(), fused=fused)
     # llama.cpp keeps keys and values in half precision.
-    assert_agree(llama_cpp(path), load(path), PROMPT, length=12, within=0.01)
+    assert_agree(llama_cpp(path), load(path), PROMPTS, within=0.01)
 
 
 def test_agrees_with_llama_cpp_on_a_real_quantised_model() -> None:
@@ -93,8 +93,12 @@ def test_agrees_with_llama_cpp_on_a_real_quantised_model() -> None:
     for text in ("The capital of France is", "def add(a, b):\n    return", "1, 2, 3, 4,"):
         prompt = tokenizer(text)["input_ids"]
         assert prompt == theirs.tokens(text)
-        # llama.cpp also rounds the activations, to 8 bits.
-        assert_agree(theirs, model, prompt, length=8, within=0.3)
+        # llama.cpp also rounds the activations, to 8 bits: two tokens that are almost as likely may change places.
+        for id in theirs.greedy(prompt, 8):
+            expected, ours = theirs.next_token(prompt), next_token(model, prompt)
+            assert all(abs(ours[token] - expected[token]) < 0.4 for token in expected)
+            assert ours[id] > max(ours.values()) - 0.2
+            prompt.append(id)
 
 
 def test_rounds_to_the_asked_dtype_and_leaves_nothing_unmade(tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_recovers_the_llama_3_scaling_from_its_factors(tmp_path: Path) -> None:
     loaded = load(path)
     assert loaded.config.rope_parameters == model.config.rope_parameters
     assert torch.allclose(logits(loaded), logits(model), atol=1e-5)
-    assert_agree(llama_cpp(path), loaded, PROMPT, length=8, within=0.01)
+    assert_agree(llama_cpp(path), loaded, PROMPTS, within=0.01)
 
     foreign = factors * np.linspace(1, 2, len(factors), dtype=np.float32)
     write_gguf(path, model, toys.tokenizer(), change=lambda w: w.add_tensor("rope_freqs.weight", foreign))
@@ -210,11 +214,14 @@ def test_an_adapter_file_is_not_a_model(tmp_path: Path) -> None:
         load(path)
 
 
-def assert_agree(theirs: LlamaCpp, model: PreTrainedModel, prompt: list[int], length: int, within: float) -> None:
-    assert theirs.greedy(prompt, length) == greedy(model, prompt, length)
-    expected, ours = theirs.next_token(prompt), next_token(model, prompt)
-    assert len(expected) == 10
-    assert max(abs(ours[id] - probability) for id, probability in expected.items()) < within
+def assert_agree(theirs: LlamaCpp, model: PreTrainedModel, prompts: list[list[int]], within: float) -> None:
+    compared = 0
+    for prompt in prompts:
+        assert theirs.greedy(prompt, 12) == greedy(model, prompt, 12)
+        expected, ours = theirs.next_token(prompt), next_token(model, prompt)
+        assert all(abs(ours[id] - probability) < within for id, probability in expected.items())
+        compared += len(expected)
+    assert compared
 
 
 def _smollm2() -> Path:
