@@ -10,6 +10,7 @@ from phinetune.run_folder import (
     RunFolder,
     atomic_file,
     atomic_folder,
+    find_model,
     open_finished,
     remove_leftovers,
     write_json,
@@ -94,6 +95,12 @@ def test_checkpoints_are_found_in_order_of_their_steps(tmp_path):
 def test_a_finished_run_is_found_by_its_folder_or_its_model_folder(tmp_path):
     write_text(RunFolder(tmp_path).recipe, "{}")
     assert open_finished(tmp_path).root == open_finished(tmp_path / "model").root == tmp_path
+    assert find_model(tmp_path) == find_model(tmp_path / "model") == tmp_path / "model"
+
+
+def test_a_model_folder_that_was_renamed_is_still_a_model(tmp_path):
+    write_text(tmp_path / "my-download" / "phinetune.json", "{}")
+    assert find_model(tmp_path / "my-download") == tmp_path / "my-download"
 
 
 def test_no_run_an_unfinished_run_and_no_folder_are_told_apart(tmp_path):

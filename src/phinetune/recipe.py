@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from phinetune.errors import RunError
-from phinetune.run_folder import RunFolder, write_json
+from phinetune.run_folder import RECIPE, write_json
 from phinetune.settings import GenerateSettings
 
 
@@ -27,17 +27,17 @@ class Recipe:
             temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens, seed=None
         )
 
-    def write(self, path: Path) -> None:
-        write_json(path, asdict(self))
+    def write(self, model: Path) -> None:
+        write_json(model / RECIPE, asdict(self))
 
 
-def read_recipe(folder: RunFolder) -> Recipe:
-    """Raises RunError when the file is damaged."""
+def read_recipe(model: Path) -> Recipe:
+    """The recipe in a model folder. Raises RunError when it is damaged."""
     try:
-        recipe = Recipe(**json.loads(folder.recipe.read_text(encoding="utf-8")))
+        recipe = Recipe(**json.loads((model / RECIPE).read_text(encoding="utf-8")))
         recipe.generate()
     except (OSError, ValueError, TypeError):
         raise RunError(
-            f"{folder.recipe} is damaged.", "Copy the model folder again from where you trained it, or train again."
+            f"{model / RECIPE} is damaged.", "Copy the model folder again from where you trained it, or train again."
         ) from None
     return recipe

@@ -24,6 +24,7 @@ from typing import Any
 
 from phinetune.errors import RunError
 
+RECIPE = "phinetune.json"
 _TEMPORARY = ".partial-"
 
 
@@ -48,7 +49,7 @@ class RunFolder:
     @property
     def recipe(self) -> Path:
         """What `ask` needs besides the weights: base model, template, sampling settings."""
-        return self.model / "phinetune.json"
+        return self.model / RECIPE
 
     @property
     def metrics_csv(self) -> Path:
@@ -85,28 +86,32 @@ class RunFolder:
         return self.recipe.is_file()
 
 
-def open_finished(path: str | Path) -> RunFolder:
-    """The finished run at `path`: the run folder itself, or its `model` folder.
+def find_model(path: str | Path) -> Path:
+    """The tuned model at `path`: in the run folder there, or the model folder itself, whatever it is called.
 
     Raises RunError when there is no tuned model.
     """
     path = Path(path)
-    for root in (path, path.parent if path.name == "model" else path):
-        if RunFolder(root).is_finished:
-            return RunFolder(root)
+    for folder in (RunFolder(path).model, path):
+        if (folder / RECIPE).is_file():
+            return folder
     if not path.exists():
-        raise RunError(
-            f"There is no folder {path}.", "Name the folder that `phinetune train` wrote to (its --out)."
-        )
+        raise RunError(f"There is no folder {path}.", "Name the folder that `phinetune train` wrote to (its --out).")
     if RunFolder(path).checkpoint_steps():
         raise RunError(
             f"The training run in {path} is not finished: it has checkpoints but no model yet.",
             "Run the same `phinetune train …` command again with --resume.",
         )
     raise RunError(
-        f"There is no tuned model in {path}: {path / 'model' / 'phinetune.json'} is missing.",
+        f"There is no tuned model in {path}: {path / 'model' / RECIPE} is missing.",
         "Train one first: phinetune train dataset.xlsx",
     )
+
+
+def open_finished(path: str | Path) -> RunFolder:
+    """The finished run at `path`: the run folder itself, or its `model` folder. Raises RunError as `find_model`."""
+    model = find_model(path)
+    return RunFolder(model.resolve().parent if model == Path(path) else Path(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from phinetune.model.gguf_names import ARCHITECTURES, NAMES, interleave
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from phinetune.model.gguf_names import ARCHITECTURES, NAMES, interleave
 
 Kind = gguf.GGMLQuantizationType
 
@@ -25,7 +26,7 @@ TEXTS = [
     "line\nline\n\n\nparagraph\r\nwindows \n indented",
     "I'll say it's fine, they've WE'LL 'quoted' don’t",
     "In 1984, 12345678 of 3.14159 items cost $99.99 (±0.5%)",
-    "def f(x: int) -> str:\n    return f\"{x!r}\"  # 100%\n\n\tif a != b && c <= d { e(); }",
+    'def f(x: int) -> str:\n    return f"{x!r}"  # 100%\n\n\tif a != b && c <= d { e(); }',
     "Grüße, naïve café, coöperate, ÅNGSTRÖM, ångström",
     "你好，世界。これはテストです。안녕하세요 한국어",
     "👋🏽 family 👨‍👩‍👧‍👦 flags 🇩🇪🇫🇷 ✅",
@@ -42,7 +43,7 @@ TEXTS = [
 def write_gguf(
     path: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast | Callable[[gguf.GGUFWriter], None],
     *,
     kind: Kind = Kind.F32,
     fused: bool = False,
@@ -50,11 +51,17 @@ def write_gguf(
     change: Callable[[gguf.GGUFWriter], None] | None = None,
     without: tuple[str, ...] = (),
 ) -> PreTrainedModel:
-    """Write `model` as llama.cpp's converter would. Returns the model with its weights as they were stored."""
+    """Write `model` as llama.cpp's converter would. Returns the model with its weights as they were stored.
+
+    `tokenizer` is byte-level BPE, or writes a vocabulary of its own.
+    """
     architecture = ARCHITECTURES[model.config.model_type]
     writer = gguf.GGUFWriter(path, architecture)
     _write_config(writer, model)
-    write_vocabulary(writer, tokenizer, model.config.vocab_size, pre)
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        write_vocabulary(writer, tokenizer, model.config.vocab_size, pre)
+    else:
+        tokenizer(writer)
     if change:
         change(writer)
     stored = copy.deepcopy(model)
@@ -109,9 +116,7 @@ def _write_config(writer: gguf.GGUFWriter, model: PreTrainedModel) -> None:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
-def write_vocabulary(
-    writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, size: int, pre: str | None
-) -> None:
+def write_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, size: int, pre: str | None) -> None:
     """Byte-level BPE, padded to the size of the embedding as the converter does it."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     added = tokenizer.added_tokens_decoder

@@ -7,10 +7,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+
 import toys
 from model.gguf_fixtures import Kind, write_gguf
 from phinetune.errors import ModelError
-from phinetune.model.gguf_file import open_gguf
+from phinetune.model.gguf_file import GgufFile, StoredTensor, open_gguf
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,28 @@ def test_reads_what_the_gguf_package_reads(toy: Path) -> None:
         assert np.array_equal(ours.rows(tensor.name, 5, 9), whole[5:9])
 
 
+@pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K, Kind.IQ4_XS, Kind.IQ2_XXS])
+def test_unpacks_what_can_only_be_packed_by_llama_cpp(kind: Kind) -> None:
+    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    packed = np.random.default_rng(0).integers(0, 256, (40, 2 * block_bytes), dtype=np.uint8)
+    tensor = StoredTensor("w", (40, 512), kind, start=7)
+    raw = np.concatenate([np.zeros(7, np.uint8), packed.reshape(-1)])
+    assert tensor.stop == len(raw)
+    found = GgufFile(Path("k.gguf"), {}, {"w": tensor}, raw).rows("w", 3, 39)
+    assert np.array_equal(found, gguf.dequantize(packed, kind)[3:39], equal_nan=True)
+
+
 def test_every_kind_of_value(tmp_path: Path) -> None:
     path = tmp_path / "values.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    values = {"text": "größe", "flag": True, "words": ["a", "", "日本"], "numbers": [1, -2], "reals": [0.5], "no": [True]}
+    values: dict[str, object] = {
+        "text": "größe",
+        "flag": True,
+        "words": ["a", "", "日本"],
+        "numbers": [1, -2],
+        "reals": [0.5],
+        "no": [True],
+    }
     writer.add_string("text", values["text"])
     writer.add_bool("flag", True)
     for add, number in (("uint8", 255), ("int8", -128), ("uint16", 65535), ("int64", -(2**63)), ("uint64", 2**64 - 1)):

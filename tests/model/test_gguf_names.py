@@ -3,9 +3,10 @@ from __future__ import annotations
 import gguf
 import pytest
 import torch
+from transformers import PreTrainedModel
+
 import toys
 from phinetune.model.gguf_names import ARCHITECTURES, NAMES, deinterleave, interleave
-from transformers import PreTrainedModel
 
 BIASED = {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}
 

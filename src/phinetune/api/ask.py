@@ -14,7 +14,7 @@ from phinetune.model import lora
 from phinetune.model.device import pick_device, pick_dtype
 from phinetune.model.load import load_base
 from phinetune.recipe import read_recipe
-from phinetune.run_folder import RunFolder, open_finished
+from phinetune.run_folder import find_model
 from phinetune.settings import GenerateSettings, load
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
@@ -65,18 +65,18 @@ def open_model(run: Run | str | Path, *, device: str = "auto", dtype: str = "aut
 
     Raises RunError without a finished run there, ModelError when its base model cannot be had.
     """
-    folder = run.folder if isinstance(run, Run) else open_finished(run)
+    folder = find_model(run.folder.root if isinstance(run, Run) else run)
     recipe = read_recipe(folder)
     where = pick_device(device)
     base = load_base(recipe.base_model, pick_dtype(where, dtype), where)
-    model = lora.load_adapter(base.model, folder.model).to(where)
+    model = lora.load_adapter(base.model, folder).to(where)
     encoder = Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
     return TunedModel(model, encoder, recipe.generate())
 
 
-def ask(run: Run | RunFolder | str | Path, question: str, **options: Any) -> str:
+def ask(run: Run | str | Path, question: str, **options: Any) -> str:
     """The tuned model's answer to one question; see `TunedModel.ask` for the options.
 
     Loads the model each time: for more than one question, open it once with `open_model`.
     """
-    return open_model(run.root if isinstance(run, RunFolder) else run).ask(question, **options)
+    return open_model(run).ask(question, **options)

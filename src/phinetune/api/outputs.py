@@ -85,7 +85,7 @@ def write_model(
             temperature=settings.generate.temperature,
             top_p=settings.generate.top_p,
             max_new_tokens=settings.generate.max_new_tokens,
-        ).write(temporary / "phinetune.json")
+        ).write(temporary)
         write_card(temporary / "README.md", _card_facts(base, settings, template, pairs, figures, config))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -22,6 +23,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 a person can mend it, 2 unknown option, 130 interrupted."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries say to programmers; ours are events and errors
     try:
         _app(argv)(argv, prog_name="phinetune")
     except PhinetuneError as error:

@@ -40,20 +40,22 @@ def read_config(file: GgufFile) -> PreTrainedConfig:
     Raises ModelError for an architecture or feature that is not supported, and for a missing entry.
     """
     entries = _Entries(file)
-    shared = {
-        "vocab_size": _rows(file, "token_embd.weight"),
+    vocabulary = _rows(file, "token_embd.weight")
+    heads = entries.number("attention.head_count")
+    shared: dict[str, Any] = {
+        "vocab_size": vocabulary,
         "hidden_size": entries.number("embedding_length"),
         "intermediate_size": entries.number("feed_forward_length"),
         "num_hidden_layers": entries.number("block_count"),
-        "num_attention_heads": entries.number("attention.head_count"),
-        "num_key_value_heads": entries.number("attention.head_count_kv", entries.number("attention.head_count")),
+        "num_attention_heads": heads,
+        "num_key_value_heads": entries.number("attention.head_count_kv", heads),
         "max_position_embeddings": entries.number("context_length"),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
         "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
     }
-    if shared["hidden_size"] % shared["num_attention_heads"]:
+    if shared["hidden_size"] % heads:
         raise entries.refused("a width that its attention heads do not share evenly")
     entries.refuse_unsupported()
     return _phi(entries, shared) if entries.architecture == "phi2" else _llama(entries, shared)
@@ -82,7 +84,7 @@ class _Entries:
         return value
 
     def number(self, key: str, default: int | None = None) -> int:
-        return self._checked(key, default, int)
+        return int(self._checked(key, default, int))
 
     def real(self, key: str, default: float | None = None) -> float:
         # Stored in float32: 1e-05 would come back as 9.999999747378752e-06.
@@ -133,9 +135,7 @@ def _llama(entries: _Entries, shared: dict[str, Any]) -> PreTrainedConfig:
     if window := entries.get("attention.sliding_window"):
         return MistralConfig(**shared, head_dim=head_dim, sliding_window=window)
     has_bias = {name: f"blk.0.{name}.bias" in entries.file.tensors for name in ("attn_q", "ffn_down")}
-    return LlamaConfig(
-        **shared, head_dim=head_dim, attention_bias=has_bias["attn_q"], mlp_bias=has_bias["ffn_down"]
-    )
+    return LlamaConfig(**shared, head_dim=head_dim, attention_bias=has_bias["attn_q"], mlp_bias=has_bias["ffn_down"])
 
 
 def _rope(entries: _Entries, head_dim: int) -> dict[str, Any]:
@@ -180,7 +180,5 @@ def _llama3_factors(rope: dict[str, Any], head_dim: int) -> Floats:
 
 def _rows(file: GgufFile, name: str) -> int:
     if name not in file.tensors:
-        raise ModelError(
-            f"{file.path} has no tensor {name}.", "Give a .gguf file of a whole model, not of an adapter."
-        )
+        raise ModelError(f"{file.path} has no tensor {name}.", "Give a .gguf file of a whole model, not of an adapter.")
     return file.tensors[name].shape[0]

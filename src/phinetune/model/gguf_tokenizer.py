@@ -93,9 +93,7 @@ def _splits(file: GgufFile) -> Splits:
     raise ModelError(f"{file.path} {problem}.", _CONVERT_AGAIN)
 
 
-def _sentencepiece(
-    file: GgufFile, tokens: list[str], kinds: list[int]
-) -> tuple[Tokenizer, dict[str, int], bool, bool]:
+def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int]) -> tuple[Tokenizer, dict[str, int], bool, bool]:
     merges = _implied_merges(tokens, kinds, _entry(file, "scores"))
     unknown = _token(file, tokens, "unk", _SENTENCEPIECE_IDS["unk"])
     model = _bpe(file, tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -104,9 +102,7 @@ def _sentencepiece(
     prefix = [normalizers.Prepend("▁")] if space_first else []
     backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(content=" ", left=1)] if space_first else []
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-    )
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     return backend, _SENTENCEPIECE_IDS, True, False
 
 
@@ -150,7 +146,7 @@ def _post_processor(
 
 
 def _token(file: GgufFile, tokens: list[str], name: str, default: int | None) -> str | None:
-    id = file.metadata.get(f"tokenizer.ggml.{_KEYS[name]}_token_id", default)
+    id: int | None = file.metadata.get(f"tokenizer.ggml.{_KEYS[name]}_token_id", default)
     if id is None:
         return None
     if not 0 <= id < len(tokens):

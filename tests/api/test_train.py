@@ -1,0 +1,222 @@
+"""The whole line on a toy: a sheet goes in, a tuned model comes out, and plain libraries can use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import socket
+
+import pytest
+import toys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import phinetune
+from phinetune import PhinetuneError
+from phinetune.errors import RunError, SettingsError, SheetError
+from phinetune.events import Finished, ModelLoaded, SheetRead, Started, Warned
+
+
+def _train(sheet, base, out, **options):
+    return phinetune.train(sheet, model=str(base), out=out, **{"epochs": 2, "lr": 1e-2} | options)
+
+
+def test_every_output_of_the_guide_is_there(toy_run):
+    names = {str(p.relative_to(toy_run.folder.root)) for p in toy_run.folder.root.rglob("*") if p.is_file()}
+    expected = {
+        "model/adapter_config.json",
+        "model/adapter_model.safetensors",
+        "model/tokenizer.json",
+        "model/tokenizer_config.json",
+        "model/special_tokens_map.json",
+        "model/README.md",
+        "model/phinetune.json",
+        "training_visuals/training_curves.png",
+        "training_visuals/loss_comparison.png",
+        "training_visuals/training_metrics.json",
+        "training_visuals/training_metrics.csv",
+        "training_visuals/training_config.json",
+    }
+    assert expected == {name for name in names if not name.startswith("checkpoints/")}
+    assert any(name.startswith("checkpoints/checkpoint-") for name in names)
+
+
+def test_the_toy_learns(toy_run):
+    assert toy_run.stopped == "finished"
+    assert toy_run.eval_loss < 0.8 * toy_run.first_eval_loss
+    assert toy_run.real_tokens_per_s > 0
+
+
+def test_figures_agree_with_each_other(toy_run):
+    figures = json.loads(toy_run.folder.metrics_json.read_text())
+    rows = list(csv.DictReader(toy_run.folder.metrics_csv.open()))
+    steps = [row for row in rows if row["train_loss"]]
+    assert len(steps) == toy_run.steps == figures["steps"]
+    assert sum(int(row["tokens"]) for row in steps) == figures["tokens"]
+    best = min((float(r["eval_loss"]), int(r["step"])) for r in rows if r["eval_loss"] and r["step"] != "0")
+    assert best == (figures["best_eval_loss"], figures["best_step"]) == (toy_run.eval_loss, toy_run.best_step)
+    assert figures["trainable_parameters"] == toy_run.trainable_parameters
+    assert figures["train_pairs"] + figures["validation_pairs"] == 30
+
+
+def test_the_config_says_what_it_takes_to_do_the_run_again(toy_run, toy_sheet):
+    config = json.loads(toy_run.folder.config_json.read_text())
+    assert config["settings"]["train"]["learning_rate"] == 1e-2
+    assert config["data_file"]["name"] == toy_sheet.name
+    assert len(config["data_file"]["sha256"]) == 64
+    assert set(config["versions"]) == {"phinetune", "torch", "transformers", "peft"}
+
+
+def test_plain_peft_and_transformers_load_the_model_and_give_the_same_logits(toy_run, toy_base):
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(toy_base, dtype=torch.float32), str(toy_run.folder.model)
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(toy_run.folder.model)
+    ours = phinetune.open_model(toy_run)
+    ids = tokenizer("### Question: Who keeps the lighthouse?\n\n### Answer:", return_tensors="pt").input_ids
+    assert ids[0].tolist() == ours.encoder.prompt_ids("Who keeps the lighthouse?")
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids).logits, plain(ids).logits)
+
+
+def test_the_model_measures_the_same_by_hand_as_the_run_reported(toy_run, toy_sheet):
+    """Held-out loss recomputed with plain padded transformers code, from the files alone."""
+    from phinetune.sheet.pairs import find_pairs
+    from phinetune.sheet.split import split
+
+    model = phinetune.open_model(toy_run)
+    total, count = 0.0, 0
+    for pair in split(find_pairs(toy_sheet).pairs, 0.1, 42).validation:
+        tokenizer = model.encoder.tokenizer
+        prompt = tokenizer(f"### Question: {pair.question}\n\n### Answer:").input_ids
+        answer = [*tokenizer(f" {pair.answer}").input_ids, tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model.model(torch.tensor([prompt + answer])).logits[0].double()
+        total -= float(logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum())
+        count += len(answer)
+    assert total / count == pytest.approx(toy_run.eval_loss, rel=1e-4)
+
+
+def test_the_guides_bin_format(toy_base, toy_sheet, tmp_path):
+    run = _train(toy_sheet, toy_base, tmp_path, epochs=1, adapter_format="bin")
+    assert (run.folder.model / "adapter_model.bin").is_file()
+    assert not (run.folder.model / "adapter_model.safetensors").exists()
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(toy_base), str(run.folder.model))
+    assert isinstance(phinetune.ask(run, "Who?", greedy=True, max_new_tokens=3), str)
+
+
+def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):
+    events = []
+    _train(toy_sheet, toy_base, tmp_path, on_event=events.append)
+    kinds = [type(event) for event in events]
+    assert [k for k in kinds if k in (SheetRead, ModelLoaded, Started, Finished)] == [
+        SheetRead,
+        ModelLoaded,
+        Started,
+        Finished,
+    ]
+    assert [e.code for e in events if isinstance(e, Warned)] == ["few_pairs"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(toy_base, toy_sheet, tmp_path):
+    whole = _train(toy_sheet, toy_base, tmp_path / "whole")
+    seen = []
+    part = _train(
+        toy_sheet, toy_base, tmp_path / "part", on_event=seen.append, stop_requested=lambda: len(seen) > 7
+    )
+    assert part.stopped == "interrupted"
+    assert not part.folder.is_finished
+    with pytest.raises(RunError, match="did not finish"):
+        _train(toy_sheet, toy_base, tmp_path / "part")
+    rest = _train(toy_sheet, toy_base, tmp_path / "part", resume=True)
+    for name in ("adapter_model.safetensors", "phinetune.json"):
+        assert (rest.folder.model / name).read_bytes() == (whole.folder.model / name).read_bytes()
+
+    def figures(run):
+        rows = csv.DictReader(run.folder.metrics_csv.open())
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    assert figures(rest) == figures(whole)
+    assert 0 < part.steps < rest.steps
+
+
+def test_a_resume_with_another_setting_is_refused_with_the_difference(toy_base, toy_sheet, tmp_path):
+    seen = []
+    _train(toy_sheet, toy_base, tmp_path, on_event=seen.append, stop_requested=lambda: len(seen) > 6)
+    with pytest.raises(RunError, match=r"lora.r: 16 before, 8 now"):
+        _train(toy_sheet, toy_base, tmp_path, resume=True, lora_r=8)
+
+
+def test_a_finished_run_is_not_overwritten_unless_asked(toy_base, toy_sheet, tmp_path):
+    first = _train(toy_sheet, toy_base, tmp_path, epochs=1)
+    weights = (first.folder.model / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="already holds a tuned model"):
+        _train(toy_sheet, toy_base, tmp_path, epochs=1, seed=5)
+    assert (first.folder.model / "adapter_model.safetensors").read_bytes() == weights
+    _train(toy_sheet, toy_base, tmp_path, epochs=1, seed=5, overwrite=True)
+    assert (first.folder.model / "adapter_model.safetensors").read_bytes() != weights
+
+
+def test_a_model_folder_that_is_not_ours_is_never_touched(toy_base, toy_sheet, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(RunError, match="not a tuned model of ours"):
+            _train(toy_sheet, toy_base, tmp_path, **options)
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_cut_answer_is_warned_about(toy_base, tmp_path):
+    sheet = toys.write_sheet(tmp_path / "s.xlsx", [*toys.PAIRS, ("Long?", "word " * 90)])
+    events = []
+    _train(sheet, toy_base, tmp_path / "out", epochs=1, max_length=100, on_event=events.append)
+    [cut] = [e for e in events if isinstance(e, Warned) and e.code == "answers_cut"]
+    assert "rows 8" in cut.message
+    assert "1 answer" in cut.message
+
+
+def test_one_question_alone_trains_without_validation_and_says_so(toy_base, tmp_path):
+    sheet = toys.write_sheet(tmp_path / "s.xlsx", [("Who?", "Me."), ("who", "Me too.")])
+    events = []
+    run = _train(sheet, toy_base, tmp_path / "out", on_event=events.append)
+    assert run.eval_loss is None
+    assert "no_validation" in [e.code for e in events if isinstance(e, Warned)]
+    assert json.loads(run.folder.metrics_json.read_text())["best_eval_loss"] is None
+
+
+def test_the_whole_run_touches_no_network(toy_base, toy_sheet, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a network call that nobody asked for")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    run = _train(toy_sheet, toy_base, tmp_path, epochs=1)
+    phinetune.ask(run, "Who?", max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"template": "Q: {question}"}, SettingsError, "answer"),
+        ({"target_modules": "o_proj"}, SettingsError, "no layer called o_proj"),
+        ({"device": "cuda"}, SettingsError, "finds none here"),
+        ({"answer": "Solution"}, SheetError, "Solution"),
+        ({"model": "nowhere/at/all"}, PhinetuneError, "no model at nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(toy_base, toy_sheet, tmp_path, options, kind, says):
+    if options.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(kind, match=says):
+        phinetune.train(toy_sheet, out=tmp_path / "out", **{"model": str(toy_base)} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_losses_are_finite_in_half_precision_as_an_older_gpu_would_train(toy_base, toy_sheet, tmp_path):
+    exact = _train(toy_sheet, toy_base, tmp_path / "a")
+    half = _train(toy_sheet, toy_base, tmp_path / "b", dtype="fp16")
+    assert math.isfinite(half.eval_loss)
+    assert half.eval_loss == pytest.approx(exact.eval_loss, rel=0.02)

@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests: a toy base model, a sheet, and one finished run to look at."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test talks to a hub that it did not start itself
+
+from pathlib import Path
+
+import pytest
+import toys
+
+import phinetune
+
+
+@pytest.fixture(scope="session")
+def toy_base(tmp_path_factory) -> Path:
+    return toys.save(tmp_path_factory.mktemp("toy") / "base")
+
+
+@pytest.fixture(scope="session")
+def toy_sheet(tmp_path_factory) -> Path:
+    pairs = [(f"{q} ({i})", a) for i, (q, a) in enumerate(toys.PAIRS * 5)]
+    return toys.write_sheet(tmp_path_factory.mktemp("toy") / "dataset.xlsx", pairs)
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_base, toy_sheet, tmp_path_factory):
+    """A finished run on the toy. Look, do not touch: all tests share it."""
+    out = tmp_path_factory.mktemp("run")
+    return phinetune.train(toy_sheet, model=str(toy_base), out=out, epochs=12, lr=1e-2, lora_dropout=0.0)
