@@ -173,8 +173,8 @@ def test_a_cut_answer_is_warned_about(toy_base, tmp_path):
     events = []
     _train(sheet, toy_base, tmp_path / "out", epochs=1, max_length=100, on_event=events.append)
     [cut] = [e for e in events if isinstance(e, Warned) and e.code == "answers_cut"]
-    assert "rows 8" in cut.message
-    assert "1 answer" in cut.message
+    assert "1 answer is longer" in cut.message
+    assert "(row 8)" in cut.message
 
 
 def test_one_question_alone_trains_without_validation_and_says_so(toy_base, tmp_path):

@@ -195,8 +195,9 @@ def _warnings(
         rows = ", ".join(map(str, sorted(cut)[:10])) + (" …" if len(cut) > 10 else "")
         yield Warned(
             "answers_cut",
-            f"{len(cut)} answers are longer than the {settings.data.max_length} tokens that fit and lose their end "
-            f"(rows {rows}). The model will not learn how they finish; allow more with --max-length.",
+            f"{'1 answer is' if len(cut) == 1 else f'{len(cut)} answers are'} longer than the "
+            f"{settings.data.max_length} tokens that fit, and cut at the end (row{'s' * (len(cut) > 1)} {rows}). "
+            "The model will not learn how they finish; allow more with --max-length.",
         )
     if not corpus.validation:
         yield Warned(

@@ -1,0 +1,133 @@
+"""The commands as a person or a script runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import toys
+
+from phinetune.cli import VERBS, main
+
+
+def _run(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    out = capsys.readouterr()
+    return int(stopped.value.code or 0), out.out, out.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(capsys, verb):
+    code, out, _ = _run(capsys, verb, "--help")
+    assert code == 0
+    assert "Usage: phinetune " + verb in out
+    assert "--json" in out
+
+
+def test_version(capsys):
+    assert _run(capsys, "--version")[1].startswith("phinetune 0.")
+
+
+def test_train_shows_the_run_and_what_to_type_next(capsys, toy_base, toy_sheet, tmp_path):
+    code, out, _ = _run(capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--epochs", 2, "--lr", 0.01)
+    assert code == 0
+    for part in ("Pairs", "27 to learn from", "Adapter", "28,672 trainable", "Before training", "held-out loss", "Done"):
+        assert part in out, part
+    assert f"phinetune ask {tmp_path}" in out.replace("\n", "")
+
+
+def test_train_json_prints_one_object_with_the_promised_keys(capsys, toy_base, toy_sheet, tmp_path):
+    code, out, _ = _run(
+        capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--epochs", 1, "--json", "--set", "lora.r=2"
+    )
+    result = json.loads(out)
+    assert code == 0
+    assert set(result) >= {
+        "out", "steps", "epochs", "train_loss", "eval_loss", "best_step", "stopped", "seconds", "real_tokens_per_s",
+        "peak_memory_gb", "trainable_parameters",
+    }  # fmt: skip
+    assert result["trainable_parameters"] == 28_672 // 8
+
+
+def test_limit_trains_on_the_first_rows(capsys, toy_base, toy_sheet, tmp_path):
+    _, out, _ = _run(
+        capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--limit", 12, "--epochs", 1
+    )
+    assert "12: 11 to learn from, 1 held out" in out
+
+
+def test_ask_answers_and_pack_packs(capsys, toy_run, tmp_path):
+    root = toy_run.folder.root
+    code, out, _ = _run(capsys, "ask", root, "Who keeps the lighthouse? (1)", "--greedy")
+    assert (code, out.strip()) == (0, "Old Maren Tibb keeps the lighthouse.")
+    code, out, _ = _run(capsys, "ask", root, "Who?", "--base", "--json", "--max-new-tokens", 3)
+    assert json.loads(out)["model"] == "base"
+    code, out, _ = _run(capsys, "pack", root, "--to", tmp_path / "it.zip", "--json")
+    assert code == 0
+    names = zipfile.ZipFile(json.loads(out)["file"]).namelist()
+    assert {name.partition("/")[0] for name in names} == {"model", "training_visuals"}
+
+
+def test_check_shows_columns_pairs_and_what_was_skipped(capsys, tmp_path):
+    sheet = tmp_path / "faq.csv"
+    sheet.write_text("id,Question,Answer\n1,Who?,Me.\n2,When?,\n3,[red]Why?[/red],\x1b[31mNow\n")
+    code, out, _ = _run(capsys, "check", sheet)
+    assert code == 0
+    assert "question = Question, answer = Answer" in out
+    assert "row 3: question without an answer" in out
+    code, out, _ = _run(capsys, "check", sheet, "--json")
+    report = json.loads(out)
+    assert (report["pairs"], report["header_row"], report["skipped"]) == (
+        2, 1, [{"row": 3, "reason": "question without an answer"}],
+    )  # fmt: skip
+
+
+def test_text_of_a_sheet_is_shown_and_never_obeyed(capsys, tmp_path):
+    sheet = tmp_path / "faq.csv"
+    sheet.write_text("Question,Answer\n[red]Why?[/red],\x1b[31mNow\x07\n")
+    _, out, _ = _run(capsys, "check", sheet)
+    assert "[red]Why?[/red]" in out
+    assert "\x1b[31m" not in out
+    assert "\x07" not in out
+
+
+def test_errors_are_one_message_a_hint_and_exit_code_1(capsys, tmp_path):
+    code, out, err = _run(capsys, "check", tmp_path / "nowhere.xlsx")
+    assert (code, out) == (1, "")
+    assert "nowhere.xlsx" in err
+    assert "Traceback" not in err
+    code, out, _ = _run(capsys, "check", tmp_path / "nowhere.xlsx", "--json")
+    assert code == 1
+    assert set(json.loads(out)) == {"error", "hint"}
+    assert _run(capsys, "ask", tmp_path, "Who?")[0] == 1
+    assert _run(capsys, "train", toys.write_sheet(tmp_path / "s.xlsx"), "--epochs", "-1")[0] == 1
+
+
+def test_an_unknown_option_is_a_usage_error(capsys):
+    assert _run(capsys, "train", "x.xlsx", "--nonsense")[0] == 2
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on_and_resume_finishes(toy_base, toy_sheet, tmp_path):
+    command = [sys.executable, "-m", "phinetune", "train", str(toy_sheet), "--model", str(toy_base)]
+    command += ["--out", str(tmp_path), "--epochs", "900"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    deadline = time.monotonic() + 120
+    while not list(Path(tmp_path).glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "--resume" in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "model").exists()
+    steps = sorted(int(p.name.rpartition("-")[2]) for p in tmp_path.glob("checkpoints/checkpoint-*"))
+    assert f"Stopped after step {steps[-1]}" in out
