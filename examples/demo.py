@@ -33,9 +33,7 @@ def main() -> None:
     start = time.perf_counter()
 
     with TrainingPage() as page:
-        run = phinetune.train(
-            HERE / "handbook.xlsx", model="smollm2-135m", out=out, overwrite=True, on_event=page.show
-        )
+        run = phinetune.train(HERE / "handbook.xlsx", model="smollm2-135m", out=out, overwrite=True, on_event=page.show)
     page.close(run)
 
     console.print("\nAsking 98 held-out questions, before and after …")
@@ -47,7 +45,9 @@ def main() -> None:
     table = Table("Question", "Before", "After", "Fact", show_lines=True)
     for i in range(0, len(questions), len(questions) // SHOWN):
         mark = "[green]✓[/green]" if phinetune.contains_fact(after[i], facts[i]) else "[red]✗[/red]"
-        table.add_row(*(escape(shorten(text)) for text in (questions[i], before[i], after[i])), f"{escape(facts[i])} {mark}")
+        table.add_row(
+            *(escape(shorten(text)) for text in (questions[i], before[i], after[i])), f"{escape(facts[i])} {mark}"
+        )
     console.print(table)
     shares = {"before": phinetune.share_right(before, facts), "after": phinetune.share_right(after, facts)}
     seconds = time.perf_counter() - start

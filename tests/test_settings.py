@@ -53,7 +53,9 @@ def test_one_seed_flag_sets_both_seeds():
 
 
 def test_assignments_take_numbers_lists_and_texts():
-    settings = load(assignments=["train.learning_rate=1e-4", "lora.target_modules=[q_proj, fc1]", "data.question=Frage"])
+    settings = load(
+        assignments=["train.learning_rate=1e-4", "lora.target_modules=[q_proj, fc1]", "data.question=Frage"]
+    )
     assert settings.train.learning_rate == 1e-4
     assert settings.lora.target_modules == ["q_proj", "fc1"]
     assert settings.data.question == "Frage"
@@ -68,7 +70,8 @@ def test_all_problems_are_reported_together():
         )
     message = caught.value.message
     assert message.startswith("6 settings are wrong")
-    for part in ("best", "train.epochs = -1", "lora.r = 'many'", "lora.rank: there is no such setting", "--set train.seed", "train.dtype = 'int4'"):  # fmt: skip
+    wrong = ["best", "train.epochs = -1", "lora.r = 'many'", "lora.rank: there is no such setting"]
+    for part in [*wrong, "--set train.seed", "train.dtype = 'int4'"]:
         assert part in message
 
 

@@ -30,22 +30,14 @@ class _Group(BaseModel):
 
 
 class DataSettings(_Group):
-    question: str | None = Field(
-        None, description="Column with the questions; found by its name when left out."
-    )
+    question: str | None = Field(None, description="Column with the questions; found by its name when left out.")
     answer: str | None = Field(None, description="Column with the answers; found by its name when left out.")
     sheet: str | None = Field(
         None, description="Sheet of the workbook to use; the ones with questions and answers when left out."
     )
-    template: str = Field(
-        DEFAULT_TEMPLATE, description="The text around a pair; needs {question} and {answer}."
-    )
-    max_length: int = Field(
-        512, ge=8, le=131072, description="Longest pair in tokens; a longer answer is cut."
-    )
-    validation_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of the pairs held out to measure progress."
-    )
+    template: str = Field(DEFAULT_TEMPLATE, description="The text around a pair; needs {question} and {answer}.")
+    max_length: int = Field(512, ge=8, le=131072, description="Longest pair in tokens; a longer answer is cut.")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the pairs held out to measure progress.")
     seed: int = Field(42, ge=0, lt=2**32, description="Chooses which pairs are held out.")
     limit: int | None = Field(None, ge=1, description="Use only the first N pairs: a quick trial.")
 
@@ -53,9 +45,7 @@ class DataSettings(_Group):
 class LoraSettings(_Group):
     r: int = Field(16, ge=1, le=1024, description="Rank of the adapter: how much it can learn.")
     alpha: float = Field(32, gt=0, description="Strength of the adapter; alpha / r multiplies what it adds.")
-    dropout: float = Field(
-        0.05, ge=0, lt=1, description="Share of adapter inputs dropped at random in training."
-    )
+    dropout: float = Field(0.05, ge=0, lt=1, description="Share of adapter inputs dropped at random in training.")
     target_modules: str | list[str] = Field(
         "all", description="Layers that get an adapter: all, attention, minimal (q and v), or their names."
     )
@@ -69,12 +59,9 @@ class TrainSettings(_Group):
     warmup_steps: int | None = Field(
         None,
         ge=0,
-        description="Steps in which the learning rate rises from 0; when left "
-        "out 100, but at most 10 % of all steps.",
+        description="Steps in which the learning rate rises from 0; when left out 100, but at most 10 % of all steps.",
     )
-    weight_decay: float = Field(
-        0.01, ge=0, le=1, description="Pull of the adapter weights towards 0 (AdamW)."
-    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Pull of the adapter weights towards 0 (AdamW).")
     max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are shortened to this length.")
     eval_steps: int | None = Field(
         None, ge=1, description="Steps between validations; when left out 50, and at the end of every epoch."
@@ -82,27 +69,19 @@ class TrainSettings(_Group):
     save_steps: int | None = Field(
         None, ge=1, description="Steps between checkpoints; when left out 50, and at the end of every epoch."
     )
-    patience: int = Field(
-        3, ge=0, description="Stop after so many validations without a better one; 0 never stops."
-    )
+    patience: int = Field(3, ge=0, description="Stop after so many validations without a better one; 0 never stops.")
     keep_checkpoints: int = Field(2, ge=1, description="Latest checkpoints to keep besides the best.")
-    seed: int = Field(
-        42, ge=0, lt=2**32, description="Fixes the order of the pairs, the adapter's start and dropout."
-    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Fixes the order of the pairs, the adapter's start and dropout.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",
-        description="Number format of the base weights; "
-        "auto takes what the device computes fastest without loss.",
+        description="Number format of the base weights; auto takes what the device computes fastest without loss.",
     )
     gradient_checkpointing: bool | Literal["auto"] = Field(
         "auto",
-        description="Recompute instead of remember: less "
-        "memory, about a third slower; auto uses it when needed.",
+        description="Recompute instead of remember: less memory, about a third slower; auto uses it when needed.",
     )
-    adapter_format: Literal["safetensors", "bin"] = Field(
-        "safetensors", description="File format of the adapter."
-    )
+    adapter_format: Literal["safetensors", "bin"] = Field("safetensors", description="File format of the adapter.")
 
     @property
     def examples_per_step(self) -> int:
@@ -113,9 +92,7 @@ class GenerateSettings(_Group):
     temperature: float = Field(
         0.7, ge=0, le=10, description="Higher is more varied; 0 always takes the likeliest word."
     )
-    top_p: float = Field(
-        0.9, gt=0, le=1, description="Choose among the likeliest words with this share in total."
-    )
+    top_p: float = Field(0.9, gt=0, le=1, description="Choose among the likeliest words with this share in total.")
     max_new_tokens: int = Field(256, ge=1, le=131072, description="Longest answer in tokens.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Makes sampled answers repeatable.")
 

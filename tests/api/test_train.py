@@ -8,8 +8,8 @@ import math
 import socket
 
 import pytest
-import toys
 import torch
+import toys
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -123,9 +123,7 @@ def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):
 def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(toy_base, toy_sheet, tmp_path):
     whole = _train(toy_sheet, toy_base, tmp_path / "whole")
     seen = []
-    part = _train(
-        toy_sheet, toy_base, tmp_path / "part", on_event=seen.append, stop_requested=lambda: len(seen) > 7
-    )
+    part = _train(toy_sheet, toy_base, tmp_path / "part", on_event=seen.append, stop_requested=lambda: len(seen) > 7)
     assert part.stopped == "interrupted"
     assert not part.folder.is_finished
     with pytest.raises(RunError, match="did not finish"):

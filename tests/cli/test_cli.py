@@ -39,7 +39,15 @@ def test_version(capsys):
 def test_train_shows_the_run_and_what_to_type_next(capsys, toy_base, toy_sheet, tmp_path):
     code, out, _ = _run(capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--epochs", 2, "--lr", 0.01)
     assert code == 0
-    for part in ("Pairs", "27 to learn from", "Adapter", "28,672 trainable", "Before training", "held-out loss", "Done"):
+    for part in (
+        "Pairs",
+        "27 to learn from",
+        "Adapter",
+        "28,672 trainable",
+        "Before training",
+        "held-out loss",
+        "Done",
+    ):
         assert part in out, part
     assert f"phinetune ask {tmp_path}" in out.replace("\n", "")
 
@@ -58,9 +66,7 @@ def test_train_json_prints_one_object_with_the_promised_keys(capsys, toy_base, t
 
 
 def test_limit_trains_on_the_first_rows(capsys, toy_base, toy_sheet, tmp_path):
-    _, out, _ = _run(
-        capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--limit", 12, "--epochs", 1
-    )
+    _, out, _ = _run(capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--limit", 12, "--epochs", 1)
     assert "12: 11 to learn from, 1 held out" in out
 
 

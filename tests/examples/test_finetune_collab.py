@@ -14,8 +14,8 @@ from types import ModuleType
 
 import pytest
 import torch
-
 import toys
+
 from phinetune.events import Event, StepDone
 
 SCRIPT = Path(__file__).resolve().parents[2] / "finetuneCollab.py"

@@ -17,10 +17,10 @@ from typing import Any
 
 import nbformat
 import pytest
+import toys
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-import toys
 from phinetune import check
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "phinetune_colab.ipynb"

@@ -8,9 +8,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import toys
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-import toys
 from model.gguf_fixtures import Kind, LlamaCpp, greedy, llama_cpp, logits, next_token, write_gguf
 from phinetune.errors import ModelError
 from phinetune.model.gguf_base import gguf_summary, load_gguf

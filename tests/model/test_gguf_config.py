@@ -7,9 +7,9 @@ from typing import Any
 
 import gguf
 import pytest
+import toys
 from transformers import PhiConfig
 
-import toys
 from model.gguf_fixtures import write_gguf
 from phinetune.errors import ModelError
 from phinetune.model.gguf_config import read_config

@@ -7,8 +7,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-
 import toys
+
 from model.gguf_fixtures import Kind, write_gguf
 from phinetune.errors import ModelError
 from phinetune.model.gguf_file import GgufFile, StoredTensor, open_gguf

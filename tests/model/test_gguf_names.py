@@ -3,9 +3,9 @@ from __future__ import annotations
 import gguf
 import pytest
 import torch
+import toys
 from transformers import PreTrainedModel
 
-import toys
 from phinetune.model.gguf_names import ARCHITECTURES, NAMES, deinterleave, interleave
 
 BIASED = {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}

@@ -8,10 +8,10 @@ from typing import Any
 
 import gguf
 import pytest
+import toys
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import toys
 from model.gguf_fixtures import TEXTS, llama_cpp, write_gguf
 from phinetune.errors import ModelError
 from phinetune.model.gguf_file import open_gguf

@@ -50,9 +50,7 @@ def _run(folder: Path, *, resume_from=None, stop_after=None, fingerprint="same",
     def stop() -> bool:
         return stop_after is not None and sum(isinstance(e, StepDone) for e in events) >= stop_after
 
-    for event in fit(
-        model, corpus or _corpus(), settings, checkpoints, resume_from=resume_from, stop_requested=stop
-    ):
+    for event in fit(model, corpus or _corpus(), settings, checkpoints, resume_from=resume_from, stop_requested=stop):
         events.append(event)
     return events, {name: p.detach().clone() for name, p in lora.trainable(model)}, checkpoints
 

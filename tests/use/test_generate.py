@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import toys
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ def test_the_tuned_toy_has_learned_its_answers_and_to_stop(tuned):
     questions = [f"{question} ({i})" for i, (question, _) in enumerate(toys.PAIRS)]
     answers = tuned.answer_all(questions, max_new_tokens=60)
     right = sum(answer == expected for answer, (_, expected) in zip(answers, toys.PAIRS, strict=True))
-    assert right >= 5
+    assert right == len(toys.PAIRS)
     assert tuned.answer_all(questions, base=True, max_new_tokens=60) != answers
 
 

@@ -16,9 +16,17 @@ from phinetune.artifacts.metrics import MetricsLog, summary
 from phinetune.errors import RunError
 from phinetune.events import Event, Finished, ModelLoaded, SheetRead, Warned
 from phinetune.model import lora
-from phinetune.model.device import cpu_has_bf16, describe, dtype_name, peak_memory_gb, pick_device, pick_dtype
+from phinetune.model.device import (
+    cpu_has_bf16,
+    describe,
+    dtype_name,
+    keep_freed_memory,
+    peak_memory_gb,
+    pick_device,
+    pick_dtype,
+)
 from phinetune.model.load import load_base
-from phinetune.model.memory import needs_checkpointing
+from phinetune.model.memory import RowPlan, plan_rows
 from phinetune.run_folder import RunFolder
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
 from phinetune.sheet.pairs import PairTable, find_pairs
@@ -58,13 +66,15 @@ def train(
     device = pick_device(settings.train.device)
     dtype = pick_dtype(device, settings.train.dtype)
 
+    if device.type == "cpu":
+        keep_freed_memory()
     pairs, parts = _read_sheet(Path(sheet), settings, on_event)
     base = load_base(settings.model, dtype, device)
     encoder = Encoder(base.tokenizer, template, settings.data.max_length)
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
     model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
-    recomputes = _decide_checkpointing(model, corpus, settings.train, device)
-    on_event(_introduce(model, settings, recomputes, device, dtype))
+    rows = _plan_rows(model, corpus, settings.train, device)
+    on_event(_introduce(model, settings, rows.recompute, device, dtype))
     for warning in _warnings(pairs, corpus, settings, device, dtype):
         on_event(warning)
 
@@ -77,7 +87,15 @@ def train(
     for past in checkpoints.history(start_from) if start_from is not None else ():
         log.consume(past)
     finished: Finished | None = None
-    for event in fit(model, corpus, settings.train, checkpoints, resume_from=start_from, stop_requested=stop_requested):
+    for event in fit(
+        model,
+        corpus,
+        settings.train,
+        checkpoints,
+        pairs_per_row=rows.pairs_per_row,
+        resume_from=start_from,
+        stop_requested=stop_requested,
+    ):
         log.consume(event)
         on_event(event)
         finished = event if isinstance(event, Finished) else None
@@ -155,15 +173,15 @@ def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[Pair
     return table, parts
 
 
-def _decide_checkpointing(model: PeftModel, corpus: Corpus, settings: TrainSettings, device: torch.device) -> bool:
-    """Turn on activation recomputation when asked for, or when the largest possible row would not fit."""
-    wanted = settings.gradient_checkpointing
-    if wanted == "auto":
-        longest = sorted((len(example.ids) for example in corpus.train), reverse=True)
-        wanted = needs_checkpointing(model.get_base_model(), sum(longest[: settings.batch_size]), device)
-    if wanted:
+def _plan_rows(model: PeftModel, corpus: Corpus, settings: TrainSettings, device: torch.device) -> RowPlan:
+    """Decide what goes through the model at once, and turn on recomputation when asked for or needed."""
+    lengths = [len(example.ids) for example in (*corpus.train, *corpus.validation)]
+    plan = plan_rows(model.get_base_model(), lengths, settings.batch_size, settings.examples_per_step, device)
+    if settings.gradient_checkpointing != "auto":
+        plan = RowPlan(settings.batch_size, recompute=settings.gradient_checkpointing)
+    if plan.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return bool(wanted)
+    return plan
 
 
 def _introduce(

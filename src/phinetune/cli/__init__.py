@@ -40,6 +40,7 @@ def _app(argv: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         help="Turn a spreadsheet of questions and answers into a fine-tuned language model.",
         no_args_is_help=True,
+        invoke_without_command=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",

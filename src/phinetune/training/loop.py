@@ -16,6 +16,7 @@ from phinetune.errors import TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated
 from phinetune.model import lora
 from phinetune.model.attention import confined_to_documents
+from phinetune.model.fused import fused_adapters
 from phinetune.settings import TrainSettings
 from phinetune.tokens.batch import Batch, StepOrder, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
@@ -40,13 +41,15 @@ def fit(
     settings: TrainSettings,
     checkpoints: Checkpoints,
     *,
+    pairs_per_row: int | None = None,
     resume_from: int | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train the adapter of `model` in place; the best one is in it when `Finished` is reported.
 
-    `resume_from` is the step of the checkpoint to go on from. When `stop_requested` becomes true the current step
-    is finished, a checkpoint saved, and the run ends as interrupted.
+    `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
+    size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
+    becomes true the current step is finished, a checkpoint saved, and the run ends as interrupted.
     Raises TrainingError when the numbers stop being finite.
     """
     order = StepOrder(len(corpus.train), settings.examples_per_step, settings.seed)
@@ -73,7 +76,7 @@ def fit(
         train_tokens_per_epoch=sum(len(example.ids) for example in corpus.train),
     )
     interrupted = False
-    with confined_to_documents(model.get_base_model()):
+    with confined_to_documents(model.get_base_model()), fused_adapters(model):
         check_finite(model, corpus.train[0])
         if held_out and progress.step == 0:
             yield record(_validate(model, held_out, progress, schedule))
@@ -86,7 +89,7 @@ def fit(
                 model,
                 parameters,
                 optimizer,
-                micro_batches(chosen, settings.batch_size),
+                micro_batches(chosen, pairs_per_row or settings.batch_size),
                 learning_rate=schedule.learning_rate(step),
                 max_grad_norm=settings.max_grad_norm,
                 seed=_step_seed(settings.seed, step),

@@ -1,0 +1,153 @@
+"""The fast LoRA linear against PEFT's own forward, gradients and dropout included."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import toys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import linear
+
+from phinetune.model import lora
+from phinetune.model.fused import FusedLoraLinear, Masks, draw_mask, fused_adapters
+from phinetune.settings import LoraSettings
+
+
+def _adapted(dropout=0.0, dtype=torch.float32, base=None):
+    model = lora.attach((base or toys.phi()).to(dtype), LoraSettings(r=4, dropout=dropout), "toy", seed=1)
+    for name, parameter in lora.trainable(model):
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(len(name)))
+    return model.train()
+
+
+def _loss_and_gradients(model, ids):
+    torch.manual_seed(3)
+    loss = model(ids).logits.float().logsumexp(-1).sum()
+    return loss.detach(), torch.autograd.grad(loss, [p for _, p in lora.trainable(model)])
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=50)
+def test_value_and_gradients_equal_the_plain_formula_under_the_same_mask(shape, inputs, outputs, r, bias, drops):
+    generator = torch.Generator().manual_seed(sum(shape) + inputs * outputs)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_()
+
+    x, a, b = draw(*shape, inputs), draw(r, inputs), draw(outputs, r)
+    weight, shift = draw(outputs, inputs).detach(), draw(outputs).detach() if bias else None
+    mask = (torch.rand(x.shape, generator=generator) > 0.3).to(x.dtype) if drops else None
+    fused = FusedLoraLinear.apply(x, weight, shift, a, b, 1.7, mask)
+    plain = linear(x, weight, shift) + 1.7 * (x * mask if drops else x) @ a.T @ b.T
+    torch.testing.assert_close(fused, plain)
+    upstream = torch.randn(fused.shape, generator=generator, dtype=torch.float64)
+    ours = torch.autograd.grad((fused * upstream).sum(), (x, a, b))
+    theirs = torch.autograd.grad((plain * upstream).sum(), (x, a, b))
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference)
+
+
+@pytest.mark.parametrize("make", [toys.phi, toys.llama])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 6e-2)])
+def test_a_whole_model_equals_pefts_forward(make, dtype, tolerance):
+    model, ids = _adapted(dtype=dtype, base=make()), torch.arange(1, 20)[None]
+    loss, gradients = _loss_and_gradients(model, ids)
+    with fused_adapters(model):
+        fused_loss, fused_gradients = _loss_and_gradients(model, ids)
+    torch.testing.assert_close(fused_loss, loss, rtol=tolerance, atol=0)
+    for ours, plain in zip(fused_gradients, gradients, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - plain).norm() <= tolerance * plain.norm() + 1e-7
+
+
+def test_dropout_drops_the_share_asked_for_and_keeps_the_mean():
+    x = torch.ones(1, 2000, 100)
+    torch.manual_seed(0)
+    mask = draw_mask(x, 0.05)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    # 200,000 draws: a standard deviation of the share is 0.0005.
+    assert float(mask.mean()) == pytest.approx(0.95, abs=0.0025)
+    rows = mask[0].mean(1), mask[0].mean(0)
+    assert all(float(mean.min()) > 0.7 and float(mean.max()) <= 1 for mean in rows)
+
+
+def test_layers_with_one_input_share_a_mask_and_others_do_not():
+    masks, x = Masks(), torch.ones(4, 50)
+    assert masks.for_input(x, 0.5) is masks.for_input(x, 0.5)
+    assert not torch.equal(masks.for_input(x, 0.5), masks.for_input(x.clone(), 0.5))
+    assert masks.for_input(x, 0.0) is None
+
+
+def test_dropout_acts_in_training_alone_and_its_expectation_is_the_plain_result():
+    model, ids = _adapted(dropout=0.5), torch.arange(1, 20)[None]
+    with fused_adapters(model):
+        drawn = []
+        for seed in range(300):
+            torch.manual_seed(seed)
+            drawn.append(model(ids).logits.detach())
+        model.eval()
+        calm = model(ids).logits.detach()
+        assert torch.equal(calm, model(ids).logits)
+    assert not torch.equal(drawn[0], drawn[1])
+    spread = torch.stack(drawn).std(0).mean()
+    assert (torch.stack(drawn).mean(0) - calm).abs().mean() < 0.25 * spread
+
+
+def test_recomputed_activations_draw_the_same_masks():
+    ids = torch.arange(1, 20)[None]
+    plain, recomputed = _adapted(dropout=0.3), _adapted(dropout=0.3)
+    recomputed.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    results = []
+    for model in (plain, recomputed):
+        with fused_adapters(model):
+            results.append(_loss_and_gradients(model, ids))
+    assert results[0][0] == results[1][0]
+    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_switched_off_adapter_is_left_to_peft_and_everything_is_put_back():
+    model, ids = _adapted().eval(), torch.arange(1, 20)[None]
+    with torch.no_grad():
+        tuned = model(ids).logits
+        with fused_adapters(model), model.disable_adapter():
+            base = model(ids).logits
+        assert torch.equal(base, toys.phi()(ids).logits)
+        assert torch.equal(model(ids).logits, tuned)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_fifty_steps_on_the_fast_path_overlay_the_plain_path():
+    ids = torch.randint(1, 400, (4, 20), generator=torch.Generator().manual_seed(0))
+
+    def curve(fast: bool) -> list[float]:
+        model = copy.deepcopy(_adapted())
+        optimizer = torch.optim.AdamW([p for _, p in lora.trainable(model)], lr=3e-3)
+        losses = []
+        for _ in range(50):
+            if fast:
+                with fused_adapters(model):
+                    loss = model(ids, labels=ids).loss
+                    loss.backward()
+            else:
+                loss = model(ids, labels=ids).loss
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses
+
+    plain, fast = curve(False), curve(True)
+    assert plain[-1] < 0.7 * plain[0]
+    assert fast == pytest.approx(plain, rel=2e-3)
