@@ -5,14 +5,13 @@ dataset.xlsx -> ./model              the tuned model
                 ./training_visuals   curves and figures
 """
 
-import signal
 import sys
 from pathlib import Path
 
 try:
     from phinetune import PhinetuneError, train
+    from phinetune.cli.interrupt import Interrupt
     from phinetune.cli.render import TrainingPage, show_error
-    from phinetune.events import Started
     from phinetune.run_folder import RunFolder
 except ModuleNotFoundError as missing:
     sys.exit(f"The Python package {missing.name} is not installed. Install it first:\n\n    pip install phinetune\n")
@@ -51,16 +50,10 @@ class Config:
 
 def main() -> int:
     """Train as Config says; 0 done, 1 something to mend, 130 interrupted."""
-    stops: list[int] = []
-
-    def stop_after_this_step(number, _frame):
-        stops.append(number)
-        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C leaves at once
+    interrupt = Interrupt()
 
     def on_event(event):
-        if isinstance(event, Started):  # before that there is nothing to save
-            signal.signal(signal.SIGINT, stop_after_this_step)
-            signal.signal(signal.SIGTERM, stop_after_this_step)
+        interrupt.watch(event)
         page.show(event)
 
     resume = Config.RESUME and was_interrupted(RunFolder(Path(Config.OUTPUT_DIR)))
@@ -72,7 +65,7 @@ def main() -> int:
                 resume=resume,
                 overwrite=True,
                 on_event=on_event,
-                stop_requested=lambda: bool(stops),
+                stop_requested=interrupt.requested,
                 model=Config.MODEL_NAME,
                 question=Config.QUESTION_COLUMN,
                 answer=Config.ANSWER_COLUMN,

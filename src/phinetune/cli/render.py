@@ -199,7 +199,7 @@ class TrainingPage:
     def _start(self, event: Started) -> None:
         self._started = event
         epochs = event.total_steps / event.steps_per_epoch
-        text = f"Steps   {event.total_steps}: {epochs:g} epochs of {event.steps_per_epoch} steps"
+        text = f"Steps   {event.total_steps}: {epochs:g} epoch{'s' * (epochs != 1)} of {event.steps_per_epoch} steps"
         text += f", {event.examples_per_step} pairs a step"
         if event.step:
             text += f"; going on after step {event.step}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
 
 import phinetune
+from phinetune.cli.interrupt import Interrupt
 from phinetune.cli.options import AS_JSON, setting
 from phinetune.cli.render import TrainingPage, print_json
-from phinetune.events import Event, Started
+from phinetune.events import Event
 
 _DATA, _TRAINING, _ADAPTER, _RUN = "The sheet", "Training", "The adapter", "The run"
 
@@ -56,11 +55,11 @@ def command(
     runs_with = {name: given.pop(name) for name in ("sheet", "out", "preset", "config", "resume", "overwrite")}
     assignments = given.pop("set_") or []
     given.pop("as_json")
-    interrupt = _Interrupt()
-    with TrainingPage(silent=as_json) as page, interrupt:
+    interrupt = Interrupt()
+    with TrainingPage(silent=as_json) as page:
 
         def on_event(event: Event) -> None:
-            interrupt.saves = interrupt.saves or isinstance(event, Started)
+            interrupt.watch(event)
             page.show(event)
 
         run = phinetune.train(
@@ -68,7 +67,7 @@ def command(
             **runs_with,
             assignments=assignments,
             on_event=on_event,
-            stop_requested=lambda: interrupt.requested,
+            stop_requested=interrupt.requested,
             **given,
         )
     if as_json:
@@ -77,23 +76,3 @@ def command(
         page.close(run)
     if run.stopped == "interrupted":
         raise typer.Exit(130)
-
-
-class _Interrupt:
-    """Ctrl-C and SIGTERM: once training runs, the first one finishes the step and saves; a second leaves at once."""
-
-    def __init__(self) -> None:
-        self.saves = False
-        self.requested = False
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.saves or self.requested:
-            raise KeyboardInterrupt
-        self.requested = True

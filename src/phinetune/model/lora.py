@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from phinetune.errors import ModelError, SettingsError
 from phinetune.settings import LoraSettings
+
+# PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing that a user could act on.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED_WEIGHTS = "adapter_model.bin"
@@ -129,6 +133,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"and this one has {', '.join(present)}.",
             "Use the base model it was trained on; its name stands in adapter_config.json.",
         )
+    model.name_or_path = config.base_model_name_or_path or ""
     adapted = get_peft_model(model, config)
     load_weights(adapted, folder)
     return adapted.eval()
