@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
-
 from peft.tuners.lora.layer import Linear as PeftLinear
+from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
 
 from phinetune.events import StepDone
 from phinetune.model import lora
@@ -61,9 +60,7 @@ def main() -> None:
     trainable, total = lora.count_parameters(model)
     row = round(statistics.mean(len(e.ids) for e in examples) * settings.batch_size)
     rate = product_rate(row, dtype, device)
-    weights = sum(
-        module.base_layer.weight.numel() for module in model.modules() if isinstance(module, PeftLinear)
-    )
+    weights = sum(module.base_layer.weight.numel() for module in model.modules() if isinstance(module, PeftLinear))
     bound = rate / (4 * weights)
     speed = sum(s.tokens for s in steps) / sum(s.seconds for s in steps)
     print(f"device              {describe(device)}, {dtype_name(dtype)}, torch {torch.__version__}")

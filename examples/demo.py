@@ -22,7 +22,7 @@ import phinetune
 from phinetune.cli.render import TrainingPage, duration
 
 HERE = Path(__file__).parent
-SHOWN = 6
+SHOWN = 7
 
 
 def main() -> None:

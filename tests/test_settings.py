@@ -36,7 +36,8 @@ def test_presets_are_the_guides(preset, expected):
 def test_the_small_embedded_model_has_a_recipe_that_anything_by_hand_overrides():
     assert load(flags={"model": "smollm2-135m"}).train.learning_rate == 1e-3
     assert load(flags={"model": "smollm2-135m", "lr": 5e-4}).train.learning_rate == 5e-4
-    assert load(preset="quality", flags={"model": "smollm2-135m"}).train.learning_rate == 1e-4
+    quality = load(preset="quality", flags={"model": "smollm2-135m"})
+    assert (quality.train.learning_rate, quality.train.epochs, quality.lora.r) == (1e-3, 10, 32)
 
 
 def test_later_sources_win(tmp_path):

@@ -1,7 +1,7 @@
 """What training reports: one stream of small frozen values that the terminal, the metrics files and any
 tracker consume. Training knows none of them.
 
-    SheetRead -> ModelLoaded -> Started -> (StepDone | Validated | Saved | Warned)* -> Finished
+    SheetRead -> ModelLoading -> ModelLoaded -> Started -> (StepDone | Validated | Saved | Warned)* -> Finished
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ class SheetRead:
     skipped: int
     train_pairs: int
     validation_pairs: int
+
+
+@dataclass(frozen=True)
+class ModelLoading:
+    """The base model is about to be loaded, and downloaded first if it is not on this machine."""
+
+    model: str
 
 
 @dataclass(frozen=True)
@@ -107,4 +114,4 @@ class Finished:
     tokens: int
 
 
-Event = SheetRead | ModelLoaded | Started | StepDone | Validated | Saved | Warned | Finished
+Event = SheetRead | ModelLoading | ModelLoaded | Started | StepDone | Validated | Saved | Warned | Finished

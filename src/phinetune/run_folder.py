@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from phinetune.errors import RunError
 
 RECIPE = "phinetune.json"
@@ -85,6 +87,14 @@ class RunFolder:
     def is_finished(self) -> bool:
         return self.recipe.is_file()
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether there are checkpoints newer than the model: a run writes its model last."""
+        if not (steps := self.checkpoint_steps()):
+            return False
+        newest = self.checkpoint(steps[-1]).stat().st_mtime
+        return not self.is_finished or newest > self.recipe.stat().st_mtime
+
 
 def find_model(path: str | Path) -> Path:
     """The tuned model at `path`: in the run folder there, or the model folder itself, whatever it is called.
@@ -103,7 +113,7 @@ def find_model(path: str | Path) -> Path:
             "Run the same `phinetune train …` command again with --resume.",
         )
     raise RunError(
-        f"There is no tuned model in {path}: {path / 'model' / RECIPE} is missing.",
+        f"There is no tuned model in {path}.",
         "Train one first: phinetune train dataset.xlsx",
     )
 
@@ -168,14 +178,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _flush(file)
         _flush(temporary)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old)
+            old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent)) / path.name
+            path.replace(old)
+            try:
+                temporary.replace(path)
+            except OSError:
+                old.replace(path)
+                raise
+            finally:
+                shutil.rmtree(old.parent, ignore_errors=True)
         else:
             temporary.replace(path)
         _flush(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
     finally:
         if temporary is not None and temporary.exists():
@@ -193,6 +208,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
+    if os.name == "nt":  # Windows flushes neither folders nor files opened for reading
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -206,8 +223,8 @@ def _umask() -> int:
     return current
 
 
-def _cannot_write(path: Path, error: OSError) -> RunError:
+def _cannot_write(path: Path, error: Exception) -> RunError:
     return RunError(
-        f"{path} could not be written: {error.strerror or error}.",
+        f"{path} could not be written: {getattr(error, 'strerror', None) or error}.",
         "Free some disk space or choose another folder with --out. Nothing half-written was left behind.",
     )

@@ -118,8 +118,8 @@ PRESETS: dict[str, Overrides] = {
 }
 
 # The guide's 2e-4 suits 2.7 billion parameters; a small model needs larger and more frequent steps. SmolLM2-135M after
-# the 98 facts of our handbook, held-out wordings answered right: 16 pairs a step at 1e-3, 6 epochs, 98 %; 8 pairs a
-# step at 1.5e-3, 3 epochs, 96 % in half the time.
+# the 98 facts of our handbook, held-out wordings answered right: 16 pairs a step at 1e-3, 6 epochs, 98 % (10 minutes
+# on two AVX2 cores); 8 pairs a step at 1.5e-3, 3 epochs, 96 % (6 minutes); at 1e-3, 4 epochs, 99 % (8 minutes).
 MODEL_RECIPES: dict[str, Overrides] = {
     EMBEDDED_MODEL: {"train": {"epochs": 4, "learning_rate": 1e-3, "batch_size": 8, "grad_accum": 1}},
 }
@@ -187,8 +187,11 @@ def load(
 
     merged: dict[str, Any] = {}
     model = by_hand.get("model", DEFAULT_MODEL)
-    _overlay(merged, MODEL_RECIPES.get(model, {}) if isinstance(model, str) else {})
+    recipe = MODEL_RECIPES.get(model, {}) if isinstance(model, str) else {}
+    _overlay(merged, recipe)
     _overlay(merged, PRESETS.get(preset or "", {}))
+    if recipe:  # a preset's learning rate is meant for models of Phi-2's size
+        merged["train"]["learning_rate"] = recipe["train"]["learning_rate"]
     _overlay(merged, by_hand)
     try:
         settings = Settings.model_validate(merged)
@@ -241,11 +244,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _yaml_value(text: str) -> Any:
-    # YAML reads 1e-4 as a text, people mean a number.
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4 as a text
+    except ValueError:
+        return value
 
 
 def _overlay(target: dict[str, Any], values: Mapping[str, Any]) -> None:

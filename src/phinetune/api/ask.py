@@ -60,18 +60,21 @@ class TunedModel:
         return self.model.disable_adapter() if base else nullcontext()
 
 
-def open_model(run: Run | str | Path, *, device: str = "auto", dtype: str = "auto") -> TunedModel:
-    """Load the tuned model of a finished run, given as a Run or the folder it is in.
+def open_model(
+    run: Run | str | Path, *, model: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> TunedModel:
+    """Load the tuned model of a finished run, given as a Run or the folder it is in. `model` is where its base model
+    is now, when that is no longer where it was in training.
 
     Raises RunError without a finished run there, ModelError when its base model cannot be had.
     """
     folder = find_model(run.folder.root if isinstance(run, Run) else run)
     recipe = read_recipe(folder)
     where = pick_device(device)
-    base = load_base(recipe.base_model, pick_dtype(where, dtype), where)
-    model = lora.load_adapter(base.model, folder).to(where)
+    base = load_base(model or recipe.base_model, pick_dtype(where, dtype), where)
+    adapted = lora.load_adapter(base.model, folder).to(where)
     encoder = Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
-    return TunedModel(model, encoder, recipe.generate())
+    return TunedModel(adapted, encoder, recipe.generate())
 
 
 def ask(run: Run | str | Path, question: str, **options: Any) -> str:

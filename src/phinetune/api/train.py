@@ -13,8 +13,8 @@ from phinetune import settings as settings_module
 from phinetune.api.outputs import fingerprint, run_config, write_model, write_visuals
 from phinetune.api.run import Run
 from phinetune.artifacts.metrics import MetricsLog, summary
-from phinetune.errors import RunError
-from phinetune.events import Event, Finished, ModelLoaded, SheetRead, Warned
+from phinetune.errors import RunError, TrainingError
+from phinetune.events import Event, Finished, ModelLoaded, ModelLoading, SheetRead, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     cpu_has_bf16,
@@ -63,24 +63,45 @@ def train(
     template = PromptTemplate(unescape(settings.data.template))
     folder = RunFolder(Path(out))
     _claim(folder, resume, overwrite)
+    try:
+        return _train(Path(sheet), folder, settings, template, resume, on_event, stop_requested)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The run does not fit in the memory of this device.",
+            "Try --batch-size 1 --grad-accum 16, then --max-length 256, then --set train.gradient_checkpointing=true; "
+            "or train on the CPU with --device cpu. Checkpoints so far are kept: go on with --resume.",
+        ) from error
+
+
+def _train(
+    sheet: Path,
+    folder: RunFolder,
+    settings: Settings,
+    template: PromptTemplate,
+    resume: bool,
+    on_event: OnEvent,
+    stop_requested: Callable[[], bool],
+) -> Run:
+    """The run, once its settings are known and its folder is ours."""
     device = pick_device(settings.train.device)
     dtype = pick_dtype(device, settings.train.dtype)
 
     if device.type == "cpu":
         keep_freed_memory()
-    pairs, parts = _read_sheet(Path(sheet), settings, on_event)
+    pairs, parts = _read_sheet(sheet, settings, on_event)
+    on_event(ModelLoading(settings.model))
     base = load_base(settings.model, dtype, device)
     encoder = Encoder(base.tokenizer, template, settings.data.max_length)
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
     model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
     rows = _plan_rows(model, corpus, settings.train, device)
     on_event(_introduce(model, settings, rows.recompute, device, dtype))
-    for warning in _warnings(pairs, corpus, settings, device, dtype):
+    for warning in _warnings(corpus, settings, device, dtype):
         on_event(warning)
 
-    config_record = run_config(settings, Path(sheet), device, dtype)
+    config_record = run_config(settings, sheet, device, dtype)
     checkpoints = Checkpoints(folder, fingerprint(config_record), settings.train.keep_checkpoints)
-    start_from = checkpoints.latest() if resume else None
+    start_from = _last_good(checkpoints, on_event) if resume else None
     if start_from is None:
         checkpoints.clear()
     log = MetricsLog(folder)
@@ -150,6 +171,25 @@ def _claim(folder: RunFolder, resume: bool, overwrite: bool) -> None:
         )
 
 
+def _last_good(checkpoints: Checkpoints, on_event: OnEvent) -> int | None:
+    """The checkpoint to go on from; None when the run had not come to its first one."""
+    steps = checkpoints.folder.checkpoint_steps()
+    if not steps:
+        on_event(Warned("no_checkpoint", "There is no checkpoint to go on from, so the run begins anew."))
+        return None
+    good = checkpoints.latest()
+    if good is None:
+        raise RunError(
+            f"All {len(steps)} checkpoints in {checkpoints.folder.checkpoints} are damaged.",
+            "Begin anew with --overwrite, which removes them.",
+        )
+    if good != steps[-1]:
+        on_event(
+            Warned("damaged_checkpoint", f"checkpoint-{steps[-1]} is damaged; going on from checkpoint-{good} instead.")
+        )
+    return good
+
+
 def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:
     data = settings.data
     table = find_pairs(path, question=data.question, answer=data.answer, sheet=data.sheet, limit=data.limit)
@@ -194,7 +234,7 @@ def _introduce(
         words = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe.items())
         notes.append(f"{settings.model} is small and learns with a recipe of its own: {words}.")
     if recomputes:
-        notes.append("Activations are recomputed instead of remembered, so that the run fits in memory.")
+        notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(
         model=settings.model,
         device=describe(device),
@@ -206,9 +246,7 @@ def _introduce(
     )
 
 
-def _warnings(
-    pairs: PairTable, corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype
-) -> Iterator[Warned]:
+def _warnings(corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:
     if cut := [example.row for example in (*corpus.train, *corpus.validation) if example.was_cut]:
         rows = ", ".join(map(str, sorted(cut)[:10])) + (" …" if len(cut) > 10 else "")
         yield Warned(
@@ -227,7 +265,7 @@ def _warnings(
         yield Warned(
             "slow_bf16", "This CPU has no bf16 arithmetic and imitates it, many times slower. Leave out --dtype."
         )
-    if device.type == "cpu" and len(pairs.pairs) > 0 and settings.model == DEFAULT_MODEL:
+    if device.type == "cpu" and settings.model == DEFAULT_MODEL:
         yield Warned(
             "no_gpu",
             "There is no GPU here. Phi-2 trains on the CPU too, but it takes long: hours rather than minutes "

@@ -53,25 +53,6 @@ class MetricsLog:
         self._path = folder.metrics_csv
         self._rows = {row.step: row for row in rows}
 
-    @classmethod
-    def resume(cls, folder: RunFolder, step: int) -> MetricsLog:
-        """Go on from the CSV of `folder`, forgetting what came after `step`; without a CSV, start empty.
-
-        Raises RunError when the CSV is damaged.
-        """
-        path = folder.metrics_csv
-        rows = read_metrics(path) if path.exists() else []
-        return cls(folder, (row for row in rows if row.step <= step))
-
-    @classmethod
-    def from_records(cls, folder: RunFolder, records: Sequence[Sequence[float | None]]) -> MetricsLog:
-        """Go on from what `to_records` gave. Raises RunError when the records are not such."""
-        return cls(folder, [_row(record, "the checkpoint's figures") for record in records])
-
-    def to_records(self) -> list[Record]:
-        """The rows as plain lists of numbers and None, ready for JSON."""
-        return [list(astuple(row)) for row in self.rows]
-
     @property
     def rows(self) -> list[MetricsRow]:
         return [self._rows[step] for step in sorted(self._rows)]

@@ -18,6 +18,7 @@ def command(
     top_p: float | None = typer.Option(None, help="Share of likely words to choose from. [dim]\\[default: 0.9][/dim]"),
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
     seed: int | None = typer.Option(None, help="Repeat a sampled answer."),
+    model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
     dtype: str = typer.Option("auto", help="auto, bf16, fp16 or fp32."),
     as_json: bool = AS_JSON,
@@ -27,11 +28,11 @@ def command(
     Example: phinetune ask . "What is machine learning?"
     """
     options = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
-    model = phinetune.open_model(run, device=device, dtype=dtype)
+    tuned = phinetune.open_model(run, model=model, device=device, dtype=dtype)
     if as_json:
-        answer = model.ask(question, base=base, greedy=greedy, **options)
+        answer = tuned.ask(question, base=base, greedy=greedy, **options)
         print_json({"question": question, "answer": answer, "model": "base" if base else "tuned"})
         return
-    for piece in model.stream(question, base=base, greedy=greedy, **options):
+    for piece in tuned.stream(question, base=base, greedy=greedy, **options):
         say(piece)
     say("\n")

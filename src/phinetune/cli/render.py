@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -20,7 +21,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from phinetune.errors import PhinetuneError
-from phinetune.events import Event, Finished, ModelLoaded, Saved, SheetRead, Started, StepDone, Validated, Warned
+from phinetune.events import (
+    Event,
+    Finished,
+    ModelLoaded,
+    ModelLoading,
+    Saved,
+    SheetRead,
+    Started,
+    StepDone,
+    Validated,
+    Warned,
+)
 
 _MOST_SKIPPED = 20
 _PLAIN_LINES = 20  # progress lines of a run when there is no terminal
@@ -106,7 +118,6 @@ class TrainingPage:
         self._task = TaskID(0)
         self._started: Started | None = None
         self._recent: list[StepDone] = []
-        self._first_eval_loss: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +128,13 @@ class TrainingPage:
         if self._bar:
             self._bar.stop()
 
+    def say(self, text: str) -> None:
+        self._console.print(safe(text))
+
     def show(self, event: Event) -> None:
         match event:
+            case ModelLoading():
+                self.say(f"Loading {event.model} … (a model that is not here yet is downloaded first)")
             case SheetRead():
                 self._sheet(event)
             case ModelLoaded():
@@ -138,7 +154,7 @@ class TrainingPage:
         """The closing page: what was made, how good it is, and what to type next."""
         if self._bar:
             self._bar.stop()
-        where = safe(run.folder.root)
+        where = safe(shlex.quote(str(run.folder.root)))
         if run.stopped == "interrupted":
             self._console.print(
                 f"\nStopped after step {run.steps}. Nothing is lost: the same command with "
@@ -220,7 +236,6 @@ class TrainingPage:
     def _validated(self, event: Validated) -> None:
         assert self._started
         if event.step == 0:
-            self._first_eval_loss = event.eval_loss
             tokens = self._started.train_tokens_per_epoch * self._started.total_steps / self._started.steps_per_epoch
             # A training pass costs about three times a validation pass: forward, and backward through the frozen
             # weights and the adapter.

@@ -55,8 +55,7 @@ def command(
     runs_with = {name: given.pop(name) for name in ("sheet", "out", "preset", "config", "resume", "overwrite")}
     assignments = given.pop("set_") or []
     given.pop("as_json")
-    interrupt = Interrupt()
-    with TrainingPage(silent=as_json) as page:
+    with TrainingPage(silent=as_json) as page, Interrupt(page.say) as interrupt:
 
         def on_event(event: Event) -> None:
             interrupt.watch(event)

@@ -7,8 +7,8 @@
                        d         x
                        e         x x
 
-The row is never masked as a whole: documents that share a length go through one batched call, so the work is
-sum(length²), not (sum(length))².
+The row is never masked as a whole: each document is a call of its own, so the work is sum(length²), not
+(sum(length))².
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from phinetune.errors import ModelError
 
 NAME = "phinetune_documents"
 
@@ -46,8 +48,12 @@ def document_attention(
     if widen:
         query, key, value = query.float(), key.float(), value.float()
     grouped = key.shape[1] != query.shape[1]
+    if grouped and dtype == torch.float16:
+        # No fused fp16 kernel of older GPUs takes grouped queries, and the unfused one overflows.
+        groups = query.shape[1] // key.shape[1]
+        key, value, grouped = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), False
     outputs = []
-    for q, k, v in zip(*(t.split(document_lengths, dim=2) for t in (query, key, value)), strict=True):
+    for q, k, v in zip(*(torch.split(t, list(document_lengths), dim=2) for t in (query, key, value)), strict=True):
         outputs.append(
             scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
         )
@@ -63,12 +69,25 @@ AttentionInterface.register(NAME, document_attention)
 AttentionMaskInterface.register(NAME, _no_mask)
 
 
+def cannot_confine(model: PreTrainedModel) -> ModelError:
+    return ModelError(
+        f"Models of the kind {model.config.model_type} cannot be trained here: their layers would let one pair of a "
+        "row see another.",
+        "Choose a model such as microsoft/phi-2, or one of the Llama, Mistral or Qwen families.",
+    )
+
+
 @contextmanager
 def confined_to_documents(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, the model takes rows of documents: call it with `document_lengths=`."""
+    """Within the block, the model takes rows of documents: call it with `document_lengths=`.
+
+    Raises ModelError for a model that does not take an attention function.
+    """
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
+        if model.config._attn_implementation != NAME:
+            raise cannot_confine(model)
         yield
     finally:
         model.set_attn_implementation(before)

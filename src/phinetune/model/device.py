@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
 
 import psutil
 import torch
 
 from phinetune.errors import SettingsError
+
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
@@ -23,6 +27,8 @@ def pick_device(wanted: str = "auto") -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         wanted = next(name for name, present in there.items() if present)
+    if wanted not in there:
+        raise SettingsError(f"There is no kind of device called {wanted}.", "Choose auto, cuda, mps or cpu.")
     if not there[wanted]:
         raise SettingsError(
             f"The device {wanted} was asked for, but PyTorch {torch.__version__} finds none here.",
@@ -37,6 +43,8 @@ def pick_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
     bf16 on a CPU without AMX or AVX512-BF16 is emulated: on a Zen 3 core `g @ W` of 640 x 10240 by 10240 x 2560
     fell from 130 GFLOP/s in fp32 to under 1.
     """
+    if wanted not in ("auto", *DTYPES):
+        raise SettingsError(f"There is no number format called {wanted}.", "Choose auto, bf16, fp16 or fp32.")
     if wanted != "auto":
         return DTYPES[wanted]
     if device.type == "cuda":
@@ -88,5 +96,7 @@ def peak_memory_gb(device: torch.device) -> float:
     """Highest memory use so far in GB (10⁹ bytes): of the GPU when there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return float(psutil.Process().memory_info().peak_wset) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -19,6 +19,7 @@ from phinetune.settings import EMBEDDED_MODEL
 # What a causal language model needs and nothing else: pickled weights and code are never downloaded.
 _NEEDED = ["*.json", "*.safetensors", "*.txt", "tokenizer.model", "*.jinja"]
 _UNNEEDED = ["original/*", "consolidated*", "onnx/*", "*/*.safetensors"]
+_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "huggingface_hub", "hf_xet")
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -53,8 +54,6 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
 
     Raises ModelError that says whether the name, the access, the network or the file is at fault.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     path = find(spec)
     kind = _kind(spec, path)
     load = load_gguf if path.is_file() else _load_folder
@@ -89,7 +88,7 @@ def find(spec: str) -> Path:
     if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise ModelError(
             f"There is no model at {spec}.",
-            f"Give a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
+            f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
         )
     return _download(spec)
 
@@ -148,14 +147,8 @@ def _download(name: str) -> Path:
             ) from None
         raise _network(name) from None
     except Exception as error:
-        # The HTTP client below huggingface_hub raises errors of its own when a connection breaks.
-        if type(error).__module__.partition(".")[0] in (
-            "httpx",
-            "httpx2",
-            "httpcore",
-            "httpcore2",
-            "requests",
-        ):
+        # Its HTTP client and Xet, its other way of downloading, have errors of their own for a broken connection.
+        if isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] in _CLIENTS:
             raise _network(name) from None
         raise
 
@@ -176,6 +169,8 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
             f"{path} holds no weights in safetensors form.",
             "Pickled weights (.bin, .pt) can run code and are not read; get the safetensors version of the model.",
         )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # for weights; a download above shows its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(

@@ -68,7 +68,7 @@ def attach(model: PreTrainedModel, settings: LoraSettings, base_name: str, seed:
     """
     config = LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT annotates int and divides floats alike
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=target_modules(model, settings.target_modules),
         task_type="CAUSAL_LM",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,8 +43,13 @@ class Batch:
         return self.targets.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        move = [t.to(device, non_blocking=True) for t in (self.ids, self.positions, self.targets, self.predictors)]
-        return Batch(*move, lengths=self.lengths)
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            positions=self.positions.to(device),
+            targets=self.targets.to(device),
+            predictors=self.predictors.to(device),
+        )
 
 
 def lay_out(examples: Sequence[Example]) -> Batch:

@@ -43,15 +43,19 @@ class PromptTemplate:
     def _head(self) -> str:
         return self.text.partition("{answer}")[0]
 
+    @property
+    def tail(self) -> str:
+        """What follows the answer, before end-of-text."""
+        return self.text.partition("{answer}")[2]
+
     def prompt(self, question: str) -> str:
         """The text up to where the answer begins, without a trailing blank."""
         return self._head.rstrip(" ").replace("{question}", question)
 
     def completion(self, answer: str) -> str:
         """The text that the model is to write after the prompt, end-of-text aside."""
-        head, _, tail = self.text.partition("{answer}")
-        blanks = head[len(head.rstrip(" ")) :]
-        return blanks + answer + tail
+        blanks = self._head[len(self._head.rstrip(" ")) :]
+        return blanks + answer + self.tail
 
     def stop_strings(self) -> list[str]:
         """Texts that open a next question: where the base model, which never learned to stop, rambles on."""
@@ -62,7 +66,7 @@ class PromptTemplate:
         """The answer within generated text: up to the first stop string, trimmed."""
         for stop in self.stop_strings():
             text = text.partition(stop)[0]
-        return text.removesuffix(self.text.partition("{answer}")[2]).strip()
+        return text.removesuffix(self.tail).strip()
 
 
 def unescape(template: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from peft import PeftModel
 from phinetune.errors import TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated
 from phinetune.model import lora
-from phinetune.model.attention import confined_to_documents
+from phinetune.model.attention import cannot_confine, confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.settings import TrainSettings
-from phinetune.tokens.batch import Batch, StepOrder, micro_batches, validation_batches
+from phinetune.tokens.batch import Batch, StepOrder, lay_out, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 from phinetune.training.checkpoint import Checkpoints, Progress
 from phinetune.training.schedule import Schedule, plan
@@ -77,7 +78,7 @@ def fit(
     )
     interrupted = False
     with confined_to_documents(model.get_base_model()), fused_adapters(model):
-        check_finite(model, corpus.train[0])
+        check_model(model, corpus.train)
         if held_out and progress.step == 0:
             yield record(_validate(model, held_out, progress, schedule))
         model.train()
@@ -130,21 +131,34 @@ def fit(
     )
 
 
-def check_finite(model: PeftModel, example: Example) -> None:
-    """Raises TrainingError unless the model gives finite logits for one example."""
-    row = micro_batches([example], 1)[0]
-    model.eval()
-    if not torch.isfinite(torch.tensor(validation_loss(model, [row]))):
+def check_model(model: PeftModel, examples: Sequence[Example]) -> None:
+    """One pass before any training: the logits are finite, and a pair costs the same alone as beside another.
+
+    Raises TrainingError or ModelError otherwise. The second half finds architectures whose layers carry something
+    from one document of a row to the next in a way that the attention function does not see.
+    """
+    pair = sorted(examples, key=lambda example: len(example.ids))[:: max(1, len(examples) - 1)][:2]
+    alone = sum(validation_loss(model, [lay_out([e])]) * e.answer_tokens for e in pair)
+    together = validation_loss(model, [lay_out(pair)]) * sum(e.answer_tokens for e in pair)
+    if not math.isfinite(together):
         raise TrainingError(
             "The base model gives no usable numbers in this number format, before any training.",
             "Try --dtype fp32. If that does not help either, the model file is damaged: get it again.",
         )
+    tolerance = 1e-3 if model.get_base_model().dtype == torch.float32 else 3e-2
+    if abs(together - alone) > tolerance * abs(alone):
+        raise cannot_confine(model.get_base_model())
 
 
 def _validate(model: PeftModel, batches: Sequence[Batch], progress: Progress, schedule: Schedule) -> Validated:
     """Measure, and keep the score. The untrained model is measured too, but is never the best one to keep."""
     start = time.perf_counter()
     loss = validation_loss(model, batches)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The held-out loss is no longer a number after step {progress.step}.",
+            "Lower the learning rate (try --lr at half its value), or use --dtype fp32.",
+        )
     is_best = progress.step > 0 and (progress.best_eval_loss is None or loss < progress.best_eval_loss)
     if is_best:
         progress.best_step, progress.best_eval_loss, progress.validations_without_best = (

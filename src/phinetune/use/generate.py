@@ -71,9 +71,11 @@ class _Writing:
     def settled_text(self) -> str:
         """What can be shown: no half character, no trailing blanks, no beginning of a stop string."""
         text = self._text()
-        for stop in self.encoder.template.stop_strings():
+        template = self.encoder.template
+        for stop in template.stop_strings():
             text = text.partition(stop)[0]
-            held = next((n for n in range(min(len(stop), len(text)), 0, -1) if stop.startswith(text[-n:])), 0)
+        for ending in [*template.stop_strings(), template.tail]:
+            held = next((n for n in range(min(len(ending), len(text)), 0, -1) if ending.startswith(text[-n:])), 0)
             text = text[: len(text) - held]
         return "" if text.endswith(_UNFINISHED) else text.strip()
 
