@@ -29,4 +29,14 @@ def toy_sheet(tmp_path_factory) -> Path:
 def toy_run(toy_base, toy_sheet, tmp_path_factory):
     """A finished run on the toy. Look, do not touch: all tests share it."""
     out = tmp_path_factory.mktemp("run")
-    return phinetune.train(toy_sheet, model=str(toy_base), out=out, epochs=40, lr=2e-2, lora_dropout=0.0, patience=0)
+    return phinetune.train(
+        toy_sheet,
+        model=str(toy_base),
+        out=out,
+        epochs=40,
+        lr=1e-2,
+        batch_size=2,
+        grad_accum=2,
+        lora_dropout=0.0,
+        patience=0,
+    )

@@ -89,19 +89,20 @@ def test_layers_with_one_input_share_a_mask_and_others_do_not():
     assert masks.for_input(x, 0.0) is None
 
 
-def test_dropout_acts_in_training_alone_and_its_expectation_is_the_plain_result():
-    model, ids = _adapted(dropout=0.5), torch.arange(1, 20)[None]
-    with fused_adapters(model):
-        drawn = []
-        for seed in range(300):
-            torch.manual_seed(seed)
-            drawn.append(model(ids).logits.detach())
+def test_dropout_acts_in_training_alone_and_a_layers_expectation_is_its_calm_output():
+    model = _adapted(dropout=0.3)
+    layer = model.get_submodule("base_model.model.model.layers.0.mlp.fc1")
+    x = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+    with fused_adapters(model), torch.no_grad():
+        torch.manual_seed(0)
+        drawn = torch.stack([layer(x.clone()) for _ in range(2000)])
         model.eval()
-        calm = model(ids).logits.detach()
-        assert torch.equal(calm, model(ids).logits)
-    assert not torch.equal(drawn[0], drawn[1])
-    spread = torch.stack(drawn).std(0).mean()
-    assert (torch.stack(drawn).mean(0) - calm).abs().mean() < 0.25 * spread
+        calm = layer(x)
+        assert torch.equal(calm, layer(x.clone()))
+    spread = drawn.std(0)
+    assert float(spread.min()) > 0
+    # The mean of 2000 draws of 640 outputs strays by five standard errors once in thousands of runs.
+    assert ((drawn.mean(0) - calm).abs() < 5 * spread / 2000**0.5).all()
 
 
 def test_recomputed_activations_draw_the_same_masks():

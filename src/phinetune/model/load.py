@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -109,48 +111,58 @@ def _download(name: str) -> Path:
     # huggingface_hub keeps what is already there and goes on with a broken download; the token comes from
     # HF_TOKEN or `hf auth login`.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-    )
 
     try:
         return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=_UNNEEDED))
-    except GatedRepoError:
-        raise ModelError(
+    except Exception as error:
+        if (explained := _explain_download(name, error)) is None:
+            raise
+        raise explained from None
+
+
+def _explain_download(name: str, error: Exception) -> ModelError | None:
+    """Whether the name, the access, the disk or the network is at fault; None when it is something else.
+
+    huggingface_hub wraps a refusal into "not in the cache either", with the refusal as its cause.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+
+    def of(*kinds: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, kinds)), None)
+
+    if of(GatedRepoError):
+        return ModelError(
             f"Access to {name} has to be granted first: its owner asks for agreement to a licence.",
             f"Open https://huggingface.co/{name}, agree, then log in with `hf auth login` or set HF_TOKEN.",
-        ) from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelError(
+        )
+    if of(RepositoryNotFoundError, HFValidationError):
+        return ModelError(
             f"There is no model called {name} on Hugging Face, or it is private.",
             "Check the spelling; for a private model log in with `hf auth login` or set HF_TOKEN.",
-        ) from None
-    except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        )
+    if refusal := of(HfHubHTTPError):
+        status = getattr(getattr(refusal, "response", None), "status_code", None)
         if status in (401, 403):
-            raise ModelError(
+            return ModelError(
                 f"Hugging Face refused access to {name} (HTTP {status}).",
                 "Your token is wrong or may not read this model: run `hf auth login` or set HF_TOKEN.",
-            ) from None
-        raise ModelError(
-            f"Hugging Face could not deliver {name} (HTTP {status}).",
-            "Try again later; the download goes on.",
-        ) from None
-    except OSError as error:
-        if getattr(error, "errno", None) == 28:
-            raise ModelError(
-                f"The disk is full: {name} could not be stored in {os.environ.get('HF_HOME', '~/.cache/huggingface')}.",
-                "Free some space, or set HF_HOME to a folder on a larger disk. What is there already is kept.",
-            ) from None
-        raise _network(name) from None
-    except Exception as error:
-        # Its HTTP client and Xet, its other way of downloading, have errors of their own for a broken connection.
-        if isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] in _CLIENTS:
-            raise _network(name) from None
-        raise
+            )
+        return ModelError(
+            f"Hugging Face could not deliver {name} (HTTP {status}).", "Try again later; the download goes on."
+        )
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return ModelError(
+            f"The disk is full: {name} could not be stored in {os.environ.get('HF_HOME', '~/.cache/huggingface')}.",
+            "Free some space, or set HF_HOME to a folder on a larger disk. What is there already is kept.",
+        )
+    # The HTTP client and Xet, another way of downloading, have errors of their own for a broken connection.
+    if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+        return _network(name)
+    return None
 
 
 def _network(name: str) -> ModelError:
@@ -176,7 +188,7 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelError(f"The model in {path} cannot be loaded: {first_line}", "Download it again.") from None
     return model.to(device), tokenizer

