@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
+from phinetune.artifacts.metrics import MetricsLog, MetricsRow, best_validation, read_metrics, summary
 from phinetune.errors import RunError
 from phinetune.events import Finished, Saved, StepDone, Validated, Warned
 from phinetune.run_folder import RunFolder
@@ -86,31 +86,6 @@ def test_a_gradient_that_overflowed_is_an_empty_cell(tmp_path):
     log = _log(tmp_path, _step(1, grad_norm=math.inf), _validated(1, 2.0))
     assert log.rows[0].grad_norm is None
     assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
-
-
-def test_a_resume_forgets_what_came_after_the_checkpoint(tmp_path):
-    whole = _log(tmp_path, *(_step(n, 3 - n / 10) for n in range(1, 6)), _validated(5, 2.0))
-    resumed = MetricsLog.resume(RunFolder(tmp_path), 3)
-    assert [row.step for row in resumed.rows] == [1, 2, 3]
-    for event in (_step(4, 2.6), _step(5, 2.5), _validated(5, 2.0)):
-        resumed.consume(event)
-    assert resumed.rows == whole.rows
-    assert read_metrics(RunFolder(tmp_path).metrics_csv) == whole.rows
-
-
-def test_a_resume_without_a_csv_starts_empty(tmp_path):
-    assert MetricsLog.resume(RunFolder(tmp_path), 3).rows == []
-
-
-def test_records_survive_json(tmp_path):
-    log = _log(tmp_path, _validated(0, 2.8), _step(1), _validated(1, 2.5))
-    records = json.loads(json.dumps(log.to_records(), allow_nan=False))
-    assert MetricsLog.from_records(RunFolder(tmp_path), records).rows == log.rows
-
-
-def test_records_of_another_shape_are_refused(tmp_path):
-    with pytest.raises(RunError, match="3 values where 8 belong"):
-        MetricsLog.from_records(RunFolder(tmp_path), [[1, 2.0, None]])
 
 
 HEAD = ",".join(COLUMNS) + "\n"

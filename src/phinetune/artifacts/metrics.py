@@ -23,8 +23,6 @@ from phinetune.errors import RunError
 from phinetune.events import Event, Finished, Saved, StepDone, StopReason, Validated
 from phinetune.run_folder import RunFolder, write_text
 
-Record = list[float | None]
-
 
 @dataclass(frozen=True)
 class MetricsRow:
