@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from phinetune.artifacts.metrics import MetricsLog, MetricsRow, best_validation, read_metrics, summary
+from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
 from phinetune.errors import RunError
 from phinetune.events import Finished, Saved, StepDone, Validated, Warned
 from phinetune.run_folder import RunFolder
