@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import phinetune
+from model.gguf_fixtures import Kind, write_gguf
 from phinetune import PhinetuneError
 from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.events import Finished, ModelLoaded, SheetRead, Started, Warned
@@ -193,6 +194,61 @@ def test_the_whole_run_touches_no_network(toy_base, toy_sheet, tmp_path, monkeyp
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     run = _train(toy_sheet, toy_base, tmp_path, epochs=1)
     phinetune.ask(run, "Who?", max_new_tokens=2)
+
+
+@pytest.mark.parametrize(("make", "fused"), [(toys.phi, True), (toys.phi, False), (toys.llama, False)])
+def test_a_gguf_file_is_trained_and_asked_and_may_move(toy_sheet, tmp_path, make, fused):
+    file = tmp_path / "base.Q8_0.gguf"
+    stored = write_gguf(file, make(), toys.tokenizer(), kind=Kind.Q8_0, fused=fused)
+    run = _train(toy_sheet, file, tmp_path / "run")
+    assert run.eval_loss < run.first_eval_loss
+    plain = PeftModel.from_pretrained(stored, str(run.folder.model)).eval()
+    ours = phinetune.open_model(run)
+    ids = torch.tensor([ours.encoder.prompt_ids("Who keeps the lighthouse?")])
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
+    moved = file.rename(tmp_path / "elsewhere.gguf")
+    with pytest.raises(PhinetuneError, match="There is no model at") as caught:
+        phinetune.open_model(run)
+    assert "--model" in caught.value.hint
+    assert phinetune.open_model(run, model=str(moved)).ask("Who?", greedy=True) == ours.ask("Who?", greedy=True)
+
+
+def test_an_architecture_whose_layers_mix_the_pairs_of_a_row_is_refused(toy_sheet, tmp_path):
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    config = GPTNeoConfig(
+        vocab_size=512, hidden_size=32, num_layers=2, attention_types=[[["global"], 2]], num_heads=2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    base = toys.save(tmp_path / "base", GPTNeoForCausalLM(config))
+    with pytest.raises(PhinetuneError, match="would let one pair of a row see another"):
+        _train(toy_sheet, base, tmp_path / "run")
+
+
+def test_a_resume_passes_over_a_damaged_checkpoint_and_says_so(toy_base, toy_sheet, tmp_path):
+    seen = []
+    _train(toy_sheet, toy_base, tmp_path, on_event=seen.append, stop_requested=lambda: len(seen) > 12, epochs=6)
+    folders = sorted((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
+    assert len(folders) > 1
+    (folders[-1] / "state.json").write_text("{}")
+    events = []
+    _train(toy_sheet, toy_base, tmp_path, resume=True, on_event=events.append, epochs=6)
+    [said] = [e.message for e in events if isinstance(e, Warned) and e.code == "damaged_checkpoint"]
+    assert folders[-1].name in said
+    assert folders[-2].name in said
+
+
+def test_a_run_that_does_not_fit_says_what_to_change(toy_base, toy_sheet, tmp_path, monkeypatch):
+    from phinetune.training import loop
+
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "optimizer_step", out_of_memory)
+    with pytest.raises(PhinetuneError, match="does not fit in the memory") as caught:
+        _train(toy_sheet, toy_base, tmp_path)
+    assert "--batch-size 1" in caught.value.hint
 
 
 @pytest.mark.parametrize(

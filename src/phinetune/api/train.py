@@ -27,7 +27,7 @@ from phinetune.model.device import (
 )
 from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
-from phinetune.run_folder import RunFolder
+from phinetune.run_folder import RunFolder, remove_leftovers
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
 from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.sheet.split import Split, split
@@ -63,6 +63,8 @@ def train(
     template = PromptTemplate(unescape(settings.data.template))
     folder = RunFolder(Path(out))
     _claim(folder, resume, overwrite)
+    for place in (folder.root, folder.checkpoints, folder.visuals):
+        remove_leftovers(place)
     try:
         return _train(Path(sheet), folder, settings, template, resume, on_event, stop_requested)
     except torch.OutOfMemoryError as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -179,8 +181,9 @@ class TrainingPage:
                 "[yellow]Note:[/yellow] the tuned model is no better than the base model on the held-out pairs. "
                 "Look at training_visuals/training_curves.png; more pairs or a lower --lr may help."
             )
-        self._console.print("Ask it:   " + f'[bold]phinetune ask {where} "your question"[/bold]')
-        self._console.print(f"Take it:  [bold]phinetune pack {where}[/bold]")
+        command = safe(_own_command())
+        self._console.print(f'Ask it:   [bold]{command} ask {where} "your question"[/bold]')
+        self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
 
     def _sheet(self, event: SheetRead) -> None:
         table = Table.grid(padding=(0, 2))
@@ -258,6 +261,14 @@ class TrainingPage:
             self._task = self._bar.add_task("", total=self._started.total_steps, figures="", left="")
             self._bar.start()
         return self._bar
+
+
+def _own_command() -> str:
+    """`phinetune`, or where it is when the shell would not find it: in an environment that is not active."""
+    if shutil.which("phinetune"):
+        return "phinetune"
+    beside = Path(sys.executable).with_name("phinetune")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def _add_columns(table: Table, found: Any) -> None:
