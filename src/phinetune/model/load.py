@@ -185,9 +185,7 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
     transformers_logging.disable_progress_bar()  # for weights; a download above shows its own
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
-        )
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelError(f"The model in {path} cannot be loaded: {first_line}", "Download it again.") from None
