@@ -36,41 +36,30 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=special, eos_token=special, unk_token=special)
 
 
+_SMALL = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.1,
+}
+
+
 def phi(seed: int = 0, **changes: object) -> PhiForCausalLM:
     """A two-layer Phi with Phi-2's traits: partial rotary, biases, parallel block, untied head."""
     torch.manual_seed(seed)
-    traits = {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "partial_rotary_factor": 0.5,
-        "max_position_embeddings": 256,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "resid_pdrop": 0.0,
-        "initializer_range": 0.1,
-    }
+    traits = _SMALL | {"partial_rotary_factor": 0.5, "resid_pdrop": 0.0}
     return PhiForCausalLM(PhiConfig(**traits | changes)).eval()
 
 
 def llama(seed: int = 0, **changes: object) -> LlamaForCausalLM:
     """A two-layer Llama with grouped queries and tied embeddings, as SmolLM2 has."""
     torch.manual_seed(seed)
-    traits = {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "tie_word_embeddings": True,
-        "initializer_range": 0.1,
-    }
+    traits = _SMALL | {"num_key_value_heads": 2, "tie_word_embeddings": True}
     return LlamaForCausalLM(LlamaConfig(**traits | changes)).eval()
 
 

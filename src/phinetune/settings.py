@@ -201,7 +201,7 @@ def load(
         count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
         raise SettingsError(
             f"{count} wrong:\n" + "\n".join(f"  {problem}" for problem in problems),
-            "`phinetune train --help` lists the settings.",
+            "--help after the command lists what can be set.",
         )
     return settings
 

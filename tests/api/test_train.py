@@ -186,14 +186,23 @@ def test_one_question_alone_trains_without_validation_and_says_so(toy_base, tmp_
 
 
 def test_the_whole_run_touches_no_network(toy_base, toy_sheet, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a network call that nobody asked for")
+    from huggingface_hub import constants
+
+    tried = []
+
+    def refuse(*target):
+        tried.append(target)  # a library may swallow the error
+        raise OSError("no network in this test")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read at import: the libraries think they are online
     run = _train(toy_sheet, toy_base, tmp_path, epochs=1)
     phinetune.ask(run, "Who?", max_new_tokens=2)
+    assert not tried
+    with pytest.raises(PhinetuneError, match="cannot be reached"):
+        phinetune.train(toy_sheet, model="org/model", out=tmp_path / "hub")
+    assert tried
 
 
 @pytest.mark.parametrize(("make", "fused"), [(toys.phi, True), (toys.phi, False), (toys.llama, False)])

@@ -133,20 +133,6 @@ def test_a_title_is_text_and_nothing_else(tmp_path, monkeypatch):
     assert "cost $\\frac{$ in □□ .xlsx" in _texts(monkeypatch, [], "cost $\\frac{$ in 数据\n.xlsx")
 
 
-def test_the_trend_follows_a_straight_line_to_its_ends():
-    line = np.linspace(4, 1, 50)
-    assert plots._trend(line, 7) == pytest.approx(line)
-
-
-def test_the_trend_takes_away_noise_and_wild_steps():
-    rng = np.random.default_rng(1)
-    values = 2 + rng.normal(0, 0.1, 200)
-    values[100] = 31.0
-    trend = plots._trend(values, 15)
-    assert np.abs(trend - 2).max() < 0.15
-    assert trend.std() < 0.05
-
-
 def test_labels_of_lines_that_end_together_stand_apart(monkeypatch):
     kept = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: kept.append(figure))

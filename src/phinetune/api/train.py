@@ -71,7 +71,7 @@ def train(
         raise TrainingError(
             "The run does not fit in the memory of this device.",
             "Try --batch-size 1 --grad-accum 16, then --max-length 256, then --set train.gradient_checkpointing=true; "
-            "or train on the CPU with --device cpu. Checkpoints so far are kept: go on with --resume.",
+            "or train on the CPU with --device cpu. Add --overwrite to begin anew in the same folder.",
         ) from error
 
 
@@ -123,10 +123,11 @@ def _train(
         on_event(event)
         finished = event if isinstance(event, Finished) else None
     assert finished is not None  # fit() ends with it
+    trainable, total = lora.count_parameters(model)
     figures = summary(
         log.rows,
-        trainable_parameters=lora.count_parameters(model)[0],
-        total_parameters=lora.count_parameters(model)[1],
+        trainable_parameters=trainable,
+        total_parameters=total,
         train_pairs=len(corpus.train),
         validation_pairs=len(corpus.validation),
         stopped=finished.stopped,
@@ -231,10 +232,12 @@ def _introduce(
 ) -> ModelLoaded:
     trainable, total = lora.count_parameters(model)
     notes = []
-    recipe = MODEL_RECIPES.get(settings.model, {}).get("train", {})
-    if recipe and all(getattr(settings.train, name) == value for name, value in recipe.items()):
-        words = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in recipe.items())
-        notes.append(f"{settings.model} is small and learns with a recipe of its own: {words}.")
+    train, recipe = settings.train, MODEL_RECIPES.get(settings.model, {}).get("train", {})
+    if recipe and all(getattr(train, name) == value for name, value in recipe.items()):
+        notes.append(
+            f"{settings.model} is small and learns by a recipe of its own: {train.epochs:g} epochs, "
+            f"learning rate {train.learning_rate:g}, {train.examples_per_step} pairs a step."
+        )
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(

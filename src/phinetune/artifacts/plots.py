@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,7 +26,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from phinetune.artifacts.metrics import MetricsRow, best_validation, read_metrics, validations
+from phinetune.artifacts.curves import Curves, Numbers
+from phinetune.artifacts.metrics import MetricsRow, read_metrics
 from phinetune.run_folder import RunFolder, write_bytes
 
 # From Okabe and Ito's palette, which colour-blind eyes tell apart: https://jfly.uni-koeln.de/color/
@@ -35,8 +35,6 @@ TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#00795A"
 INK, QUIET, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 FONT = "DejaVu Sans"  # comes with matplotlib, so the picture is the same everywhere
 DPI = 150
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def draw_run(folder: RunFolder, title: str = "") -> tuple[Path, Path]:
 
 def draw_curves(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
     """Four panels on 2250 x 1530 pixels. `title` says whose run it is and stands small above them."""
-    curves = _Curves.of(rows)
+    curves = Curves.of(rows)
     figure = _figure(15, 10.2, title, curves)
     (training, validation), (rate, both) = figure.subplots(2, 2)
     _training(training, curves)
@@ -80,7 +78,7 @@ def draw_curves(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None
 
 def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
     """Training and validation loss on 2100 x 1200 pixels, under a heading that says what came out."""
-    curves = _Curves.of(rows)
+    curves = Curves.of(rows)
     figure = _figure(14, 8, title, curves)
     axes = figure.subplots()
     _both(axes, curves, _POSTER)
@@ -88,83 +86,7 @@ def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = ""
     _save(figure, path)
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """The rows as the lines that are drawn; x and y of one line have the same length."""
-
-    steps: Numbers
-    train: Numbers
-    trend: Numbers
-    half_window: int  # steps to each side that the trend looks at; 0: too few for a trend
-    rate_steps: Numbers
-    rate: Numbers
-    eval_steps: Numbers
-    eval: Numbers
-    best: tuple[int, float] | None
-    last_step: int
-    steps_per_epoch: float
-
-    @classmethod
-    def of(cls, rows: Sequence[MetricsRow]) -> _Curves:
-        steps, train = _line([(row.step, row.train_loss) for row in rows if row.train_loss is not None])
-        rate_steps, rate = _line([(row.step, row.learning_rate) for row in rows if row.learning_rate is not None])
-        eval_steps, measured = _line(validations(rows))
-        half_window = min(max(len(train) // 12, 5), 100) if len(train) >= 12 else 0
-        last = rows[-1] if rows else None
-        return cls(
-            steps=steps,
-            train=train,
-            trend=_trend(train, half_window),
-            half_window=half_window,
-            rate_steps=rate_steps,
-            rate=rate,
-            eval_steps=eval_steps,
-            eval=measured,
-            best=best_validation(rows),
-            last_step=last.step if last else 0,
-            steps_per_epoch=last.step / last.epoch if last and last.epoch > 0 else math.inf,
-        )
-
-    @property
-    def rises(self) -> bool:
-        """Validation ended above its best by more than a hundredth: enough to see and to speak of."""
-        return self.best is not None and bool(self.eval[-1] > self.best[1] + 0.01)
-
-
-def _line(points: Sequence[tuple[int, float]]) -> tuple[Numbers, Numbers]:
-    table = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
-def _trend(values: Numbers, half_window: int) -> Numbers:
-    """At each place the value of a straight line fitted to its neighbours, near ones weighing more.
-
-    Local linear regression with triangular weights (Cleveland 1979, without the robustness steps). A running mean
-    lags, or bends at the ends, where a loss curve is steepest and where people read what came out; this does neither.
-    A single wild step is first brought near the median of its five neighbours: it should not raise a hill.
-    """
-    if half_window == 0:
-        return values
-    fives = np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, "reflect", reflect_type="odd"), 5)
-    median = np.median(fives, axis=1)
-    bound = 10 * float(np.median(np.abs(values - median)))
-    values = median + np.clip(values - median, -bound, bound)
-    offsets = np.arange(-half_window, half_window + 1)
-    weights = 1 - np.abs(offsets) / (half_window + 1)
-
-    def around(signal: Numbers, power: int) -> Numbers:
-        # Sum over the neighbours of weight * offset^power * value. np.convolve flips its kernel, [::-1] flips it back.
-        full = np.convolve(signal, (weights * offsets**power)[::-1])
-        return full[half_window : half_window + len(signal)]
-
-    ones = np.ones_like(values)
-    w0, w1, w2 = (around(ones, power) for power in range(3))
-    v0, v1 = (around(values, power) for power in range(2))
-    fitted: Numbers = (w2 * v0 - w1 * v1) / (w0 * w2 - w1 * w1)
-    return fitted
-
-
-def _training(axes: Axes, curves: _Curves) -> None:
+def _training(axes: Axes, curves: Curves) -> None:
     _heading(axes, "Training loss: lower is better", _PANEL)
     if len(curves.train) == 0:
         _say_absent(axes, "No training step yet", _PANEL)
@@ -175,7 +97,7 @@ def _training(axes: Axes, curves: _Curves) -> None:
     _label_ends(axes, [("trend" if curves.half_window else "training", curves.trend[-1], TRAIN)], _PANEL)
 
 
-def _validation(axes: Axes, curves: _Curves) -> None:
+def _validation(axes: Axes, curves: Curves) -> None:
     _heading(axes, "Validation loss: on pairs it never trained on", _PANEL)
     if len(curves.eval) == 0:
         _say_absent(axes, "No validation in this run", _PANEL)
@@ -187,7 +109,7 @@ def _validation(axes: Axes, curves: _Curves) -> None:
     _mark_validation(axes, curves, _PANEL)
 
 
-def _learning_rate(axes: Axes, curves: _Curves) -> None:
+def _learning_rate(axes: Axes, curves: Curves) -> None:
     _heading(axes, "Learning rate: how far one step may go", _PANEL)
     if len(curves.rate) == 0:
         _say_absent(axes, "No training step yet", _PANEL)
@@ -201,7 +123,7 @@ def _learning_rate(axes: Axes, curves: _Curves) -> None:
     axes.set_ylim(0, float(rate.max()) * 1.15 or 1.0)
 
 
-def _both(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+def _both(axes: Axes, curves: Curves, scale: _Scale) -> None:
     if len(curves.train) == 0 and len(curves.eval) == 0:
         _say_absent(axes, "Nothing measured yet", scale)
         return
@@ -224,19 +146,19 @@ def _both(axes: Axes, curves: _Curves, scale: _Scale) -> None:
     _label_ends(axes, ends, scale)
 
 
-def _draw_training(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+def _draw_training(axes: Axes, curves: Curves, scale: _Scale) -> None:
     x, bold = curves.steps, 3.4 if scale is _POSTER else 2.6
     if curves.half_window:
         axes.plot(x, curves.train, color=TRAIN, alpha=0.3, linewidth=1.1 if len(x) < 600 else 0.6)
     axes.plot(x, curves.trend, color=TRAIN, linewidth=bold, marker=_marker(curves.trend), markersize=8)
 
 
-def _draw_validation(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+def _draw_validation(axes: Axes, curves: Curves, scale: _Scale) -> None:
     size = (9 if scale is _POSTER else 7) if len(curves.eval) <= 40 else 4
     axes.plot(curves.eval_steps, curves.eval, color=VALIDATION, linewidth=2.4, marker="o", markersize=size)
 
 
-def _shade_gap(axes: Axes, curves: _Curves) -> None:
+def _shade_gap(axes: Axes, curves: Curves) -> None:
     """Between the losses from the best step on."""
     assert curves.best is not None
     after = curves.steps >= curves.best[0]
@@ -246,7 +168,7 @@ def _shade_gap(axes: Axes, curves: _Curves) -> None:
     )
 
 
-def _mark_validation(axes: Axes, curves: _Curves, scale: _Scale) -> None:
+def _mark_validation(axes: Axes, curves: Curves, scale: _Scale) -> None:
     """Put a ring around the best validation and name the base model's loss."""
     taken = _drawn_points(axes)
     if curves.best is not None:
@@ -314,7 +236,7 @@ def _call_out(axes: Axes, text: str, point: tuple[float, float], scale: _Scale, 
     return np.concatenate([taken, written, np.linspace((x, y), (column, at), 60)])
 
 
-def _frame(axes: Axes, curves: _Curves, unit: str, scale: _Scale) -> None:
+def _frame(axes: Axes, curves: Curves, unit: str, scale: _Scale) -> None:
     """Axes with steps along the bottom, epochs along the top and nothing that draws the eye from the curves."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -358,7 +280,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], scale: _Scal
         axes.text(1.03, height, f"{name}\n{value:.2f}", **place, **_ink(scale, colour))
 
 
-def _outcome(curves: _Curves) -> str:
+def _outcome(curves: Curves) -> str:
     """The run in one line, for people who know neither loss nor validation."""
     if len(curves.eval) == 0:
         return "Lower is better: loss on the training pairs"
@@ -395,7 +317,7 @@ def _marker(values: Numbers) -> str:
     return "o" if len(values) < 12 else ""
 
 
-def _figure(width: float, height: float, title: str, curves: _Curves) -> Figure:
+def _figure(width: float, height: float, title: str, curves: Curves) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.2, wspace=0.03, hspace=0.04)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     style = {"x": 0.014, "ha": "left", "fontfamily": FONT, "color": QUIET}
