@@ -75,7 +75,7 @@ def test_plain_peft_and_transformers_load_the_model_and_give_the_same_logits(toy
         AutoModelForCausalLM.from_pretrained(toy_base, dtype=torch.float32), str(toy_run.folder.model)
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(toy_run.folder.model)
-    ours = phinetune.open_model(toy_run)
+    ours = phinetune.open_model(toy_run, dtype="fp32")
     ids = tokenizer("### Question: Who keeps the lighthouse?\n\n### Answer:", return_tensors="pt").input_ids
     assert ids[0].tolist() == ours.encoder.prompt_ids("Who keeps the lighthouse?")
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_the_model_measures_the_same_by_hand_as_the_run_reported(toy_run, toy_sh
     from phinetune.sheet.pairs import find_pairs
     from phinetune.sheet.split import split
 
-    model = phinetune.open_model(toy_run)
+    model = phinetune.open_model(toy_run, dtype="fp32")
     total, count = 0.0, 0
     for pair in split(find_pairs(toy_sheet).pairs, 0.1, 42).validation:
         tokenizer = model.encoder.tokenizer
@@ -212,7 +212,7 @@ def test_a_gguf_file_is_trained_and_asked_and_may_move(toy_sheet, tmp_path, make
     run = _train(toy_sheet, file, tmp_path / "run")
     assert run.eval_loss < run.first_eval_loss
     plain = PeftModel.from_pretrained(stored, str(run.folder.model)).eval()
-    ours = phinetune.open_model(run)
+    ours = phinetune.open_model(run, dtype="fp32")
     ids = torch.tensor([ours.encoder.prompt_ids("Who keeps the lighthouse?")])
     with torch.no_grad():
         torch.testing.assert_close(ours.model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
@@ -220,7 +220,9 @@ def test_a_gguf_file_is_trained_and_asked_and_may_move(toy_sheet, tmp_path, make
     with pytest.raises(PhinetuneError, match="There is no model at") as caught:
         phinetune.open_model(run)
     assert "--model" in caught.value.hint
-    assert phinetune.open_model(run, model=str(moved)).ask("Who?", greedy=True) == ours.ask("Who?", greedy=True)
+    assert phinetune.open_model(run, model=str(moved), dtype="fp32").ask("Who?", greedy=True) == ours.ask(
+        "Who?", greedy=True
+    )
 
 
 def test_an_architecture_whose_layers_mix_the_pairs_of_a_row_is_refused(toy_sheet, tmp_path):

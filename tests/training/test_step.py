@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from phinetune.errors import TrainingError
 from phinetune.model import lora
-from phinetune.model.attention import confined_to_documents
+from phinetune.model.rows import fast_row_loss, plain_row_loss
 from phinetune.settings import LoraSettings
 from phinetune.tokens.batch import micro_batches
 from phinetune.tokens.encode import IGNORED, Encoder, Example
@@ -41,8 +41,9 @@ def _step(model, batches, scale: LossScale | None = None, **changes):
     parameters = [p for _, p in lora.trainable(model)]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     options = {"learning_rate": 1e-2, "max_grad_norm": 1e9, "seed": 5, "loss_scale": scale or LossScale()} | changes
-    with confined_to_documents(model.get_base_model()):
-        result = optimizer_step(model, parameters, optimizer, batches, **options)
+    fast = fast_row_loss(model)
+    assert fast is not None
+    result = optimizer_step(fast, parameters, optimizer, batches, **options)
     return result, [p.grad.clone() for p in parameters], [p.detach().clone() for p in parameters]
 
 
@@ -84,10 +85,11 @@ def test_four_by_four_equals_sixteen_by_one_and_one_by_sixteen():
 
 def test_a_neighbour_in_the_row_changes_nothing():
     model, examples = _adapted(toys.phi()), _examples(3)
-    with confined_to_documents(model.get_base_model()):
-        alone = [validation_loss(model, micro_batches([e], 1)) * e.answer_tokens for e in examples]
-        together = validation_loss(model, micro_batches(examples, 3)) * sum(e.answer_tokens for e in examples)
-    assert together == pytest.approx(sum(alone), rel=1e-6)
+    with plain_row_loss(model) as plain:
+        for way in (plain, fast_row_loss(model)):
+            alone = [validation_loss(model, way, micro_batches([e], 1)) * e.answer_tokens for e in examples]
+            together = validation_loss(model, way, micro_batches(examples, 3))
+            assert together * sum(e.answer_tokens for e in examples) == pytest.approx(sum(alone), rel=1e-6)
 
 
 def test_dropout_of_a_step_depends_on_its_seed_alone():

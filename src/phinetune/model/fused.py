@@ -1,123 +1,110 @@
-"""The fast LoRA linear: PEFT's own parameters, one autograd function instead of a chain of small ones.
+"""The fast LoRA linear: PEFT's own parameters, and one autograd function for all layers that read the same input.
 
-    y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ          W [out, in] frozen, A [r, in], B [out, r], s = alpha / r
+    yᵢ = x Wᵢᵀ + bᵢ + sᵢ · drop(x) Aᵢᵀ Bᵢᵀ       W [out, in] frozen, A [r, in], B [out, r], s = alpha / r
 
-The plain reference is PEFT's forward, which takes over for whatever is not covered here (another adapter kind, a
-merged or switched-off adapter). Against it, on SmolLM2-135M with 590-token rows on two AVX2 cores, a step's dropout
-masks fell from 740 ms to 110 ms: q, k and v share their input and so share a mask, as gate and up do, and a mask
-is drawn from 64-bit random numbers, four elements each.
+q, k and v (gate and up; in Phi also fc1) read one x. They share the dropped x, one product with all their A's side by
+side, and one with all of them on the way back. The plain reference is PEFT's forward, which takes over for whatever
+is not covered here (another adapter kind, a merged or switched-off adapter).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as PeftLinear
-from torch.nn.functional import linear
 
-_LEVELS = 1 << 16  # a dropout share is met to 1 in 65536
-
-
-class Masks:
-    """Dropout masks, shared by all layers that read the same input tensor."""
-
-    def __init__(self) -> None:
-        self._input: torch.Tensor | None = None
-        self._share = 0.0
-        self._mask: torch.Tensor | None = None
-
-    def for_input(self, x: torch.Tensor, share: float) -> torch.Tensor | None:
-        """A mask of x's shape, 0 with probability `share`, else 1; None when nothing is dropped."""
-        if share == 0:
-            return None
-        if self._mask is None or x is not self._input or share != self._share:
-            self._input, self._share, self._mask = x, share, draw_mask(x, share)
-        return self._mask
-
-    def clear(self) -> None:
-        self._input = self._mask = None
+from phinetune.model import dropout
 
 
-def draw_mask(x: torch.Tensor, share: float) -> torch.Tensor:
-    """As bool on a GPU, to keep memory low; in x's own format on a CPU, where a mixed product takes a copy:
-    590 x 576 fp32 by bool 0.32 ms, by fp32 0.07 ms.
-    """
-    if x.device.type not in ("cpu", "cuda"):  # Apple's generator does not draw 64-bit numbers
-        return torch.rand_like(x, dtype=torch.float32) >= share
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    mask = (words.view(torch.int16)[: x.numel()] >= round(share * _LEVELS) - _LEVELS // 2).view(x.shape)
-    return mask if x.is_cuda else mask.to(x.dtype)
+@dataclass(frozen=True)
+class Frozen:
+    """The part of a layer that is not trained. `scale` is s, or None where the layer has no adapter."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: float | None
 
 
-class FusedLoraLinear(torch.autograd.Function):
-    """(x [..., in], W, b, A, B, scale, mask) -> y [..., out]; gradients for x, A and B. The frozen W gets none.
+class LoraGroup(torch.autograd.Function):
+    """(x [T, in], layers, share, A₁, B₁, A₂, B₂, …) -> (y₁ [T, out₁], y₂ [T, out₂], …).
 
-    `scale` is s divided by the share that the mask keeps. Saved for backward: x, the mask, and drop(x) Aᵀ, which
-    has r columns.
+    A and B are those of the layers that have an adapter, in order. Gradients for x, A and B; the frozen weights get
+    none. `share` of x is dropped before the adapters, and what is kept scaled up by 1 / (1 - share). Saved for
+    backward: x, what was dropped, and drop(x) Aᵀ, which has r columns a layer.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        dropped = rows if mask is None else rows * mask.view_as(rows)
-        low = dropped @ a.to(x.dtype).T
-        y = linear(rows, weight, bias)
-        y.addmm_(low, b.to(x.dtype).T, alpha=scale)
-        ctx.save_for_backward(x, weight, a, b, low, mask)
-        ctx.scale = scale
-        return y.view(*x.shape[:-1], -1)
+        ctx: Any, x: torch.Tensor, layers: Sequence[Frozen], share: float, *adapters: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        downs, ups = adapters[::2], adapters[1::2]
+        drops = dropout.draw(x, share if adapters else 0.0)
+        down = torch.cat(downs).to(x.dtype) if adapters else x.new_empty(0, x.shape[1])
+        low = drops.dropped(x) @ down.T
+        scales = [layer.scale / (1 - share) for layer in layers if layer.scale is not None]
+        scaled_ups = [(up * scale).to(x.dtype) for up, scale in zip(ups, scales, strict=True)]
+        added = iter(zip(torch.split(low, [up.shape[1] for up in ups], dim=1), scaled_ups, strict=True) if ups else ())
+        outputs = []
+        for layer in layers:
+            y = torch.nn.functional.linear(x, layer.weight, layer.bias)
+            if layer.scale is not None:
+                part, up = next(added)
+                y.addmm_(part, up.T)
+            outputs.append(y)
+        ctx.save_for_backward(x, low, down, *scaled_ups)
+        ctx.layers, ctx.scales, ctx.drops, ctx.dtypes = layers, scales, drops, [a.dtype for a in adapters]
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, a, b, low, mask = ctx.saved_tensors
-        rows = x.reshape(-1, x.shape[-1])
-        g = gradients[0].reshape(-1, weight.shape[0])
-        g_low = (g @ b.to(x.dtype)).mul_(ctx.scale)
-        g_b = (g.T @ low).to(b.dtype).mul_(ctx.scale)
-        dropped = rows if mask is None else rows * mask.view_as(rows)
-        g_a = (g_low.T @ dropped).to(a.dtype)
-        g_x = None
-        if ctx.needs_input_grad[0]:
-            g_x = g @ weight
-            if mask is None:
-                g_x.addmm_(g_low, a.to(x.dtype))
-            else:
-                g_x.add_((g_low @ a.to(x.dtype)).mul_(mask.view_as(rows)))
-            g_x = g_x.view_as(x)
-        return g_x, None, None, g_a, g_b, None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        x, low, down, *scaled_ups = ctx.saved_tensors
+        g_low, g_x, g_ups, start = torch.empty_like(low), None, [], 0
+        adapters = iter(zip(scaled_ups, ctx.scales, strict=True))
+        for layer, g in zip(ctx.layers, gradients, strict=True):
+            if layer.scale is not None:
+                up, scale = next(adapters)
+                part = slice(start, start + up.shape[1])
+                start = part.stop
+                torch.mm(g, up, out=g_low[:, part])
+                g_ups.append((g.T @ low[:, part]).float().mul_(scale))
+            if ctx.needs_input_grad[0]:
+                g_x = g @ layer.weight if g_x is None else g_x.addmm_(g, layer.weight)
+        if not scaled_ups:
+            return g_x, None, None
+        g_downs = (g_low.T @ ctx.drops.dropped(x)).float().split([up.shape[1] for up in scaled_ups])
+        if g_x is not None:
+            g_x += ctx.drops.drop_from_(g_low @ down)
+        pairs = [g for pair in zip(g_downs, g_ups, strict=True) for g in pair]
+        return g_x, None, None, *(g.to(dtype) for g, dtype in zip(pairs, ctx.dtypes, strict=True))
 
 
-@contextmanager
-def fused_adapters(model: torch.nn.Module) -> Iterator[None]:
-    """Within the block, the model's LoRA layers compute by `FusedLoraLinear` wherever it covers them."""
-    masks = Masks()
-    covered = [module for module in model.modules() if _is_covered(module)]
-    for module in covered:
-        module.forward = MethodType(_forward(masks), module)
-    try:
-        yield
-    finally:
-        masks.clear()
-        for module in covered:
-            del module.forward  # uncovers the method of PEFT's class
+def lora_group(x: torch.Tensor, modules: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    """x [..., in] through every module of the group. The modules are covered ones (see `is_covered`)."""
+    layers, adapters, share = [], [], 0.0
+    for module in modules:
+        base = getattr(module, "base_layer", module)
+        scale = None
+        if base is not module and not module.disable_adapters:
+            [name] = module.active_adapters
+            scale = module.scaling[name]
+            adapters += [module.lora_A[name].weight, module.lora_B[name].weight]
+            drop = module.lora_dropout[name]
+            share = drop.p if module.training and isinstance(drop, torch.nn.Dropout) else 0.0
+        layers.append(Frozen(base.weight, base.bias, scale))
+    outputs = LoraGroup.apply(x.reshape(-1, x.shape[-1]), layers, share, *adapters)  # type: ignore[no-untyped-call]
+    return tuple(y.view(*x.shape[:-1], -1) for y in outputs)
 
 
-def _is_covered(module: Any) -> bool:
-    """One plain LoRA adapter in full precision over an ordinary linear layer."""
-    if type(module) is not PeftLinear or type(module.base_layer) is not torch.nn.Linear:
+def is_covered(module: Any) -> bool:
+    """An ordinary linear layer, bare or with one plain LoRA adapter."""
+    if type(module) is torch.nn.Linear:
+        return True
+    if type(module) is not PeftLinear or type(module.base_layer) is not torch.nn.Linear or module.merged:
         return False
     [*names] = module.active_adapters
     return (
@@ -128,23 +115,20 @@ def _is_covered(module: Any) -> bool:
     )
 
 
-def _forward(masks: Masks) -> Any:
-    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.disable_adapters or self.merged or args or kwargs:
-            return PeftLinear.forward(self, x, *args, **kwargs)
-        [name] = self.active_adapters
-        dropout = self.lora_dropout[name]
-        share = dropout.p if self.training and isinstance(dropout, torch.nn.Dropout) else 0.0
-        share = round(share * _LEVELS) / _LEVELS
-        base = self.base_layer
-        return FusedLoraLinear.apply(  # type: ignore[no-untyped-call]
-            x,
-            base.weight,
-            base.bias,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            self.scaling[name] / (1 - share),
-            masks.for_input(x, share),
-        )
+@contextmanager
+def fused_adapters(model: torch.nn.Module) -> Iterator[None]:
+    """Within the block, the model's LoRA layers compute by `LoraGroup`, each by itself, wherever it covers them."""
+    covered = [module for module in model.modules() if type(module) is PeftLinear and is_covered(module)]
+    for module in covered:
+        module.forward = MethodType(_forward, module)
+    try:
+        yield
+    finally:
+        for module in covered:
+            del module.forward  # uncovers the method of PEFT's class
 
-    return forward
+
+def _forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    if self.disable_adapters or self.merged or args or kwargs:
+        return PeftLinear.forward(self, x, *args, **kwargs)
+    return lora_group(x, [self])[0]

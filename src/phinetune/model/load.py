@@ -63,6 +63,7 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
     model.requires_grad_(False)
+    _switch_off_dropout(model)
     return Base(
         model=model.eval(),
         tokenizer=tokenizer,
@@ -70,6 +71,21 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
         spec=str(path.resolve()) if kind in ("folder", "gguf") else spec,
         hub_name={"embedded": _EMBEDDED_HUB_NAME, "hub": spec}.get(kind),
     )
+
+
+def _switch_off_dropout(model: PreTrainedModel) -> None:
+    """Drop nothing inside the frozen model; the adapter has a dropout of its own.
+
+    Phi-2's config asks for 0.1 behind every attention and MLP, a .gguf of the same model for none.
+    """
+    for name in ("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout"):
+        if hasattr(model.config, name):
+            setattr(model.config, name, 0.0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _kind(spec: str, path: Path) -> Kind:

@@ -16,11 +16,11 @@ from peft import PeftModel
 from phinetune.errors import TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated
 from phinetune.model import lora
-from phinetune.model.attention import cannot_confine, confined_to_documents
-from phinetune.model.fused import fused_adapters
+from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
-from phinetune.tokens.batch import Batch, StepOrder, lay_out, micro_batches, validation_batches
+from phinetune.tokens.batch import Batch, StepOrder, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
+from phinetune.training.check import proven_row_loss
 from phinetune.training.checkpoint import Checkpoints, Progress
 from phinetune.training.schedule import Schedule, plan
 from phinetune.training.step import LossScale, optimizer_step, validation_loss
@@ -77,17 +77,18 @@ def fit(
         train_tokens_per_epoch=sum(len(example.ids) for example in corpus.train),
     )
     interrupted = False
-    with confined_to_documents(model.get_base_model()), fused_adapters(model):
-        check_model(model, corpus.train)
+    with proven_row_loss(model, corpus.train) as (row_loss, warning):
+        if warning is not None:
+            yield warning
         if held_out and progress.step == 0:
-            yield record(_validate(model, held_out, progress, schedule))
+            yield record(_validate(model, row_loss, held_out, progress, schedule))
         model.train()
         while progress.step < schedule.total_steps and not _out_of_patience(progress, settings) and not interrupted:
             step = progress.step + 1
             chosen = [corpus.train[index] for index in order.indices(step - 1)]
             start = time.perf_counter()
             result = optimizer_step(
-                model,
+                row_loss,
                 parameters,
                 optimizer,
                 micro_batches(chosen, pairs_per_row or settings.batch_size),
@@ -110,7 +111,7 @@ def fit(
                 )
             )
             if held_out and schedule.validates_at(step):
-                yield record(_validate(model, held_out, progress, schedule))
+                yield record(_validate(model, row_loss, held_out, progress, schedule))
             interrupted = stop_requested() and step < schedule.total_steps
             must_save = interrupted or _out_of_patience(progress, settings) or progress.best_step == step
             if must_save or schedule.saves_at(step):
@@ -131,29 +132,12 @@ def fit(
     )
 
 
-def check_model(model: PeftModel, examples: Sequence[Example]) -> None:
-    """One pass before any training: the logits are finite, and a pair costs the same alone as beside another.
-
-    Raises TrainingError or ModelError otherwise. The second half finds architectures whose layers carry something
-    from one document of a row to the next in a way that the attention function does not see.
-    """
-    pair = sorted(examples, key=lambda example: len(example.ids))[:: max(1, len(examples) - 1)][:2]
-    alone = sum(validation_loss(model, [lay_out([e])]) * e.answer_tokens for e in pair)
-    together = validation_loss(model, [lay_out(pair)]) * sum(e.answer_tokens for e in pair)
-    if not math.isfinite(together):
-        raise TrainingError(
-            "The base model gives no usable numbers in this number format, before any training.",
-            "Try --dtype fp32. If that does not help either, the model file is damaged: get it again.",
-        )
-    tolerance = 1e-3 if model.get_base_model().dtype == torch.float32 else 3e-2
-    if abs(together - alone) > tolerance * abs(alone):
-        raise cannot_confine(model.get_base_model())
-
-
-def _validate(model: PeftModel, batches: Sequence[Batch], progress: Progress, schedule: Schedule) -> Validated:
+def _validate(
+    model: PeftModel, row_loss: RowLoss, batches: Sequence[Batch], progress: Progress, schedule: Schedule
+) -> Validated:
     """Measure, and keep the score. The untrained model is measured too, but is never the best one to keep."""
     start = time.perf_counter()
-    loss = validation_loss(model, batches)
+    loss = validation_loss(model, row_loss, batches)
     if not math.isfinite(loss):
         raise TrainingError(
             f"The held-out loss is no longer a number after step {progress.step}.",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from phinetune.errors import TrainingError
-from phinetune.model.loss import answer_loss
+from phinetune.model.rows import RowLoss
 from phinetune.tokens.batch import Batch
 
 _GROW_AFTER = 200
@@ -63,7 +63,7 @@ class StepResult:
 
 
 def optimizer_step(
-    model: torch.nn.Module,
+    row_loss: RowLoss,
     parameters: Sequence[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
@@ -84,7 +84,7 @@ def optimizer_step(
     while True:
         torch.manual_seed(seed)
         optimizer.zero_grad(set_to_none=True)
-        loss_sum = _backward(model, batches, loss_scale.value / answer_tokens)
+        loss_sum = _backward(row_loss, batches, loss_scale.value / answer_tokens, parameters[0].device)
         if loss_scale.value != 1:
             torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale.value)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
@@ -106,30 +106,25 @@ def optimizer_step(
     )
 
 
-def validation_loss(model: torch.nn.Module, batches: Sequence[Batch]) -> float:
+def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence[Batch]) -> float:
     """Mean cross-entropy per answer token in nats over all batches, without dropout."""
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    loss_sum, count = 0.0, 0
     with torch.inference_mode():
-        for batch in batches:
-            loss, answer_tokens = _loss(model, batch)
-            loss_sum += float(loss)
-            count += answer_tokens
+        losses = [_loss(row_loss, batch.to(device)) for batch in batches]
     model.train(was_training)
-    return loss_sum / count
+    return float(torch.stack(losses).sum()) / sum(batch.answer_tokens for batch in batches)
 
 
-def _backward(model: torch.nn.Module, batches: Sequence[Batch], weight: float) -> float:
+def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device: torch.device) -> float:
     losses = []
     for batch in batches:
-        loss, _ = _loss(model, batch)
+        loss = _loss(row_loss, batch.to(device))
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return float(torch.stack(losses).sum())
 
 
-def _loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
-    device = next(model.parameters()).device
-    moved = batch.to(device)
-    return answer_loss(model, moved.ids, moved.positions, moved.targets, moved.predictors, moved.lengths)
+def _loss(row_loss: RowLoss, batch: Batch) -> torch.Tensor:
+    return row_loss(batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)

@@ -1,0 +1,84 @@
+"""Which way rows go through a model, and what happens when the fast way cannot be trusted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import toys
+
+from phinetune.errors import ModelError, TrainingError
+from phinetune.model import lora
+from phinetune.model.rows import fast_row_loss
+from phinetune.settings import LoraSettings
+from phinetune.tokens.encode import Encoder
+from phinetune.tokens.prompt import PromptTemplate
+from phinetune.training import check
+from phinetune.training.check import proven_row_loss
+
+
+class _Pair:
+    def __init__(self, question: str, answer: str, row: int) -> None:
+        self.question, self.answer, self.row = question, answer, row
+
+
+def _examples():
+    pairs = [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
+    return Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
+
+
+def _adapted(base):
+    return lora.attach(base, LoraSettings(r=4), "toy", seed=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [toys.phi, toys.llama])
+def test_the_fast_way_is_taken_where_it_agrees(make, dtype):
+    model = _adapted(make().to(dtype))
+    with proven_row_loss(model, _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("fast_row_loss")
+        assert warning is None
+    assert not model.training
+
+
+def test_a_fast_way_that_gives_other_numbers_is_not_taken_and_the_person_is_told(monkeypatch):
+    def wrong(model):
+        right = fast_row_loss(model)
+        return lambda *arguments: right(*arguments) * 1.1
+
+    monkeypatch.setattr(check, "fast_row_loss", wrong)
+    with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("plain_row_loss")
+        assert warning.code == "slow_path"
+        assert "the result is the same" in warning.message
+
+
+def test_other_architectures_go_the_plain_way_without_a_word():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    base = GPT2LMHeadModel(config).eval()
+    with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("plain_row_loss")
+        assert warning is None
+
+
+def test_a_model_without_usable_numbers_is_an_error():
+    base = toys.phi()
+    torch.nn.init.constant_(base.model.layers[0].mlp.fc1.weight, float("nan"))
+    with pytest.raises(TrainingError, match="no usable numbers"), proven_row_loss(_adapted(base), _examples()):
+        pass
+
+
+def test_a_model_whose_pairs_see_their_neighbours_is_refused():
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    config = GPTNeoConfig(
+        vocab_size=512, hidden_size=32, num_layers=2, attention_types=[[["global"], 2]], num_heads=2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    with (
+        pytest.raises(ModelError, match="see another"),
+        proven_row_loss(_adapted(GPTNeoForCausalLM(config)), _examples()),
+    ):
+        pass
