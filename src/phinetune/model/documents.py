@@ -196,6 +196,13 @@ def document_attention_by_blocks(
     return DocumentAttention.apply(q, k, v, cos, sin, layout, scaling)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Every head [T, heads, d] turned by its token's angles, computed in fp32; no gradient."""
+    wide = heads.to(torch.float32, copy=True)
+    _rotate_(wide, cos, sin)
+    return wide.to(heads.dtype)
+
+
 def _join(parts: Sequence[torch.Tensor], head_dim: int) -> torch.Tensor:
     """[T, heads d] each -> [T, all heads, d] in fp32."""
     widths = [part.shape[1] for part in parts]

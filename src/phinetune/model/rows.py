@@ -1,7 +1,7 @@
 """The two ways of a padding-free row through the model.
 
-ids, positions, lengths ─► layers.py + documents.py ─► loss.py: LinearCrossEntropy        Phi and the Llama family
-                        └► transformers' forward, confined to documents ─► cross_entropy  everything else
+ids, positions, lengths ─► layers.py, documents.py or flash.py ─► LinearCrossEntropy    Phi and the Llama family
+                        └► transformers' forward, confined to documents ─► cross_entropy    everything else
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Protocol
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from phinetune.model import layers
 from phinetune.model.attention import confined_to_documents
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
+from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
 from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
 
@@ -49,18 +51,30 @@ def fast_row_loss(adapted: PeftModel) -> RowLoss | None:
         predictors: torch.Tensor,
         lengths: tuple[int, ...],
     ) -> torch.Tensor:
-        heads, kv_heads, head_dim = layers.heads(model)
-        layout = lay_out_documents(lengths, heads, kv_heads, head_dim, ids.device)
-        cos, sin = layers.rotation(model, positions[0])
-        scaling = head_dim**-0.5
-
-        def attend(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return document_attention_by_blocks(q, k, v, cos, sin, layout, scaling)
-
-        hidden = layers.hidden_states(model, ids[0], attend, predictors)
+        hidden = layers.hidden_states(model, ids[0], _attend(model, positions[0], lengths), predictors)
         return linear_cross_entropy(hidden, model.lm_head.weight, model.lm_head.bias, targets)
 
     return loss
+
+
+def _attend(model: PreTrainedModel, positions: torch.Tensor, lengths: tuple[int, ...]) -> layers.Attend:
+    """Attention within each document of a row: by the fused kernel where the GPU has it, else in blocks."""
+    heads, kv_heads, head_dim = layers.heads(model)
+    device = positions.device
+    cos, sin = layers.rotation(model, positions)
+    if has_flash(device, model.dtype):
+        bounds, longest = document_bounds(lengths, device), max(lengths)
+
+        def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+            return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
+
+        return by_flash
+    layout = lay_out_documents(lengths, heads, kv_heads, head_dim, device)
+
+    def by_blocks(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+        return document_attention_by_blocks(q, k, v, cos, sin, layout, head_dim**-0.5)
+
+    return by_blocks
 
 
 @contextmanager

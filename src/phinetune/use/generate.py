@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from phinetune.model.decode import decoder as make_decoder
 from phinetune.settings import GenerateSettings
 from phinetune.tokens.encode import Encoder
 
 _BATCH = 32  # questions answered at once
+_LEAVE_AT = 0.75  # ended answers leave the batch once no more than this share goes on
 _UNFINISHED = "\ufffd"  # what a tokenizer shows for a character of which some bytes are still to come
 
 
@@ -24,8 +25,8 @@ def stream(model: Any, encoder: Encoder, question: str, settings: GenerateSettin
     """The answer to one question, piece by piece, trimmed of what would not be part of it."""
     writing = _Writing(encoder)
     shown = ""
-    for tokens in _decode(model, encoder, [encoder.prompt_ids(question)], [writing], settings):
-        writing.add(tokens[0])
+    for [(_, token)] in _decode(model, encoder, [encoder.prompt_ids(question)], [writing], settings):
+        writing.add(token)
         ready = writing.settled_text()
         if len(ready) > len(shown):
             yield ready[len(shown) :]
@@ -42,7 +43,7 @@ def answers(model: Any, encoder: Encoder, questions: Sequence[str], settings: Ge
         chosen = by_length[start : start + _BATCH]
         writings = [_Writing(encoder) for _ in chosen]
         for tokens in _decode(model, encoder, [prompts[i] for i in chosen], writings, settings):
-            for writing, token in zip(writings, tokens, strict=True):
+            for writing, token in tokens:
                 writing.add(token)
         written |= {index: writing.answer() for index, writing in zip(chosen, writings, strict=True)}
     return [written[index] for index in range(len(questions))]
@@ -57,8 +58,6 @@ class _Writing:
     ended: bool = False
 
     def add(self, token: int) -> None:
-        if self.ended:
-            return
         if token in self.encoder.stop_ids:
             self.ended = True
             return
@@ -90,39 +89,27 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     writings: Sequence[_Writing],
     settings: GenerateSettings,
-) -> Iterator[list[int]]:
-    """The next token of every prompt, step after step, until all writings have ended.
-
-    Shorter prompts are padded on their left and the padding masked out, with positions that count real tokens.
-    """
-    device = next(model.parameters()).device
-    longest = max(map(len, prompts))
-    pad = encoder.eos_id  # any id will do: it is masked by position
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    generator = torch.Generator(device)
+) -> Iterator[list[tuple[_Writing, int]]]:
+    """The next token of every writing that has not ended, step after step, until all have."""
+    decoder = make_decoder(model)
+    generator = torch.Generator(next(model.parameters()).device)
     if settings.seed is None:
         generator.seed()
     else:
         generator.manual_seed(settings.seed)
-    cache = DynamicCache()
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    for _ in range(settings.max_new_tokens):
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        chosen = choose(output.logits[:, -1, : encoder.vocabulary].float(), settings, generator)
-        yield chosen.tolist()
-        if all(writing.ended for writing in writings):
+    logits = decoder.start(prompts)
+    lines = list(writings)
+    for written in range(1, settings.max_new_tokens + 1):
+        chosen = choose(logits[:, : encoder.vocabulary].float(), settings, generator)
+        yield [(writing, token) for writing, token in zip(lines, chosen.tolist(), strict=True) if not writing.ended]
+        going = [index for index, writing in enumerate(lines) if not writing.ended]
+        if not going or written == settings.max_new_tokens:
             return
-        ids = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        if len(going) <= _LEAVE_AT * len(lines):
+            kept = torch.tensor(going, device=chosen.device)
+            decoder.keep(kept)
+            lines, chosen = [lines[index] for index in going], chosen[kept]
+        logits = decoder.step(chosen)
 
 
 def choose(logits: torch.Tensor, settings: GenerateSettings, generator: torch.Generator) -> torch.Tensor:
