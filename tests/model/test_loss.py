@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from phinetune.model import loss as loss_module
 from phinetune.model.loss import linear_cross_entropy
+from phinetune.model.ops import plain
 
 
 def _case(places, width, vocabulary, bias, size=1.0):
@@ -24,15 +25,13 @@ def _case(places, width, vocabulary, bias, size=1.0):
 @settings(deadline=None, max_examples=80)
 def test_equals_cross_entropy_of_all_logits_however_it_is_cut(places, width, vocabulary, bias, at_once):
     hidden, weight, shift, targets = _case(places, width, vocabulary, bias)
-    before = loss_module._LOGITS_AT_ONCE, loss_module._LOGITS_IN_FP32
-    loss_module._LOGITS_AT_ONCE, loss_module._LOGITS_IN_FP32 = at_once, at_once // 3
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_module, "_LOGITS_AT_ONCE", at_once)
+        patch.setattr(plain, "_LOGITS_IN_FP32", at_once // 3)
         ours = linear_cross_entropy(hidden, weight, shift, targets)
-    finally:
-        loss_module._LOGITS_AT_ONCE, loss_module._LOGITS_IN_FP32 = before
-    plain = cross_entropy(linear(hidden, weight, shift), targets, reduction="sum")
-    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
-    mine, reference = (torch.autograd.grad(3 * value, hidden)[0] for value in (ours, plain))
+    whole = cross_entropy(linear(hidden, weight, shift), targets, reduction="sum")
+    torch.testing.assert_close(ours, whole, rtol=1e-5, atol=1e-5)
+    mine, reference = (torch.autograd.grad(3 * value, hidden)[0] for value in (ours, whole))
     torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-4)
 
 

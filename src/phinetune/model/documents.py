@@ -19,6 +19,9 @@ from typing import Any
 
 import torch
 
+from phinetune.model.ops import ops_for
+from phinetune.model.ops.plain import rotate_
+
 # What a block costs beyond its arithmetic, in multiply-adds of a product. 16 chat pairs, 9 heads of 64, forward and
 # backward: 5.8 ms with 200,000 (six blocks), 5.4 ms with 700,000 (four), 4.8 ms with 2,000,000 (three).
 _BLOCK_OVERHEAD = 2_000_000
@@ -137,9 +140,7 @@ class DocumentAttention(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         head_dim = q.shape[1] // layout.heads
-        row = _join((q, k, v), head_dim)
-        _rotate_(row[:, : layout.heads + layout.kv_heads], cos, sin)
-        blocks = row.view(-1, head_dim).index_select(0, layout.fill)
+        blocks = ops_for(q).fill_blocks(q, k, v, cos, sin, layout.fill, head_dim)
         answers = blocks.new_empty(layout.fill_answers.shape[0], head_dim)
         kept = []
         for block in layout.blocks:
@@ -151,16 +152,15 @@ class DocumentAttention(torch.autograd.Function):
                 torch.bmm(probability, value[part], out=answer[part])
                 kept.append(probability if keep else None)
         ctx.save_for_backward(blocks, cos, sin, *kept)
-        ctx.layout, ctx.scaling, ctx.shape = layout, scaling, q.shape
-        return answers.index_select(0, layout.back_answers).view(q.shape).to(q.dtype)
+        ctx.layout, ctx.scaling = layout, scaling
+        return ops_for(q).take_rows(answers, layout.back_answers, q.dtype).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         blocks, cos, sin, *kept = ctx.saved_tensors
         layout, head_dim = ctx.layout, blocks.shape[1]
-        g_row = blocks.new_zeros(ctx.shape[0] * layout.heads + 1, head_dim)  # the last row stays 0, for padding
-        g_row[:-1] = gradients[0].view(-1, head_dim)
-        g_answers = g_row.index_select(0, layout.fill_answers)
+        ops = ops_for(gradients[0])
+        g_answers = ops.fill_rows(gradients[0].reshape(-1, head_dim), layout.fill_answers)
         g_blocks = torch.empty_like(blocks)
         probabilities = iter(kept)
         for block in layout.blocks:
@@ -176,10 +176,8 @@ class DocumentAttention(torch.autograd.Function):
                 g_scores = torch.ops.aten._softmax_backward_data(g_p, p, -1, p.dtype).mul_(ctx.scaling)
                 torch.bmm(g_scores, key[part], out=g_query[part])
                 torch.bmm(g_scores.transpose(1, 2), query[part], out=g_key[part])
-        row = g_blocks.index_select(0, layout.back).view(ctx.shape[0], -1, head_dim)
-        _rotate_(row[:, : layout.heads + layout.kv_heads], cos, -sin)
-        sizes = [layout.heads, layout.kv_heads, layout.kv_heads]
-        g_q, g_k, g_v = (part.to(gradients[0].dtype).flatten(1) for part in torch.split(row, sizes, dim=1))
+        counts = (layout.heads, layout.kv_heads, layout.kv_heads)
+        g_q, g_k, g_v = ops.take_gradients(g_blocks, cos, sin, layout.back, counts, gradients[0].dtype)
         return g_q, g_k, g_v, None, None, None, None
 
 
@@ -199,27 +197,8 @@ def document_attention_by_blocks(
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Every head [T, heads, d] turned by its token's angles, computed in fp32; no gradient."""
     wide = heads.to(torch.float32, copy=True)
-    _rotate_(wide, cos, sin)
+    rotate_(wide, cos, sin)
     return wide.to(heads.dtype)
-
-
-def _join(parts: Sequence[torch.Tensor], head_dim: int) -> torch.Tensor:
-    """[T, heads d] each -> [T, all heads, d] in fp32."""
-    widths = [part.shape[1] for part in parts]
-    row = torch.empty(parts[0].shape[0], sum(widths), device=parts[0].device)
-    for place, part in zip(torch.split(row, widths, dim=1), parts, strict=True):
-        place.copy_(part)
-    return row.view(row.shape[0], -1, head_dim)
-
-
-def _rotate_(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Turn every head [T, heads, d] in place by its token's angles; with -sin, turn it back."""
-    half = cos.shape[1]
-    cos, sin = cos[:, None], sin[:, None]
-    first, second = heads[..., :half], heads[..., half : 2 * half]
-    carried = first * sin
-    first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).add_(carried)
 
 
 def _operands(blocks: torch.Tensor, block: Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

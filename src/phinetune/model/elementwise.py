@@ -1,5 +1,5 @@
-"""Normalisation and gating in few memory passes, each with its gradient written out. Plain references: transformers'
-modules, which spend some ten passes each way.
+"""Norms, gates and activations in few memory passes, each with its gradient written out. Plain references:
+transformers' modules, which spend some ten passes each way.
 """
 
 from __future__ import annotations
@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import silu
+
+from phinetune.model.ops import ops_for
 
 
 class RmsNorm(torch.autograd.Function):
@@ -17,19 +18,14 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.float()
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y, scale = ops_for(x).rms_norm(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
-        return torch.mul((wide * scale).to(x.dtype), weight)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
-        unit = x.float() * scale
-        g = gradients[0].float() * weight
-        along = torch.linalg.vecdot(g, unit).div_(x.shape[-1]).unsqueeze_(-1)
-        return g.addcmul_(unit, along, value=-1).mul_(scale).to(x.dtype), None, None
+        return ops_for(x).rms_norm_backward(gradients[0], x, weight, scale), None, None
 
 
 class GatedSilu(torch.autograd.Function):
@@ -38,13 +34,26 @@ class GatedSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
-        return silu(gate).mul_(up)
+        return ops_for(gate).gated_silu(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
-        g_up = silu(gate).mul_(gradients[0])
-        return torch.ops.aten.silu_backward(gradients[0] * up, gate), g_up
+        return ops_for(gate).gated_silu_backward(gradients[0], gate, up)
+
+
+class TanhGelu(torch.autograd.Function):
+    """x [T, n] -> x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, 2016)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return ops_for(x).gelu(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return ops_for(x).gelu_backward(gradients[0], x)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -53,3 +62,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 def gated_silu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return GatedSilu.apply(gate, up)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
+    return TanhGelu.apply(x)  # type: ignore[no-any-return,no-untyped-call]

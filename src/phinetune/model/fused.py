@@ -78,7 +78,7 @@ class LoraGroup(torch.autograd.Function):
             return g_x, None, None
         g_downs = (g_low.T @ ctx.drops.dropped(x)).float().split([up.shape[1] for up in scaled_ups])
         if g_x is not None:
-            g_x += ctx.drops.drop_from_(g_low @ down)
+            ctx.drops.add_dropped_(g_x, g_low @ down)
         pairs = [g for pair in zip(g_downs, g_ups, strict=True) for g in pair]
         return g_x, None, None, *(g.to(dtype) for g, dtype in zip(pairs, ctx.dtypes, strict=True))
 

@@ -63,7 +63,7 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
     model.requires_grad_(False)
-    _switch_off_dropout(model)
+    switch_off_dropout(model)
     return Base(
         model=model.eval(),
         tokenizer=tokenizer,
@@ -73,7 +73,7 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     )
 
 
-def _switch_off_dropout(model: PreTrainedModel) -> None:
+def switch_off_dropout(model: PreTrainedModel) -> None:
     """Drop nothing inside the frozen model; the adapter has a dropout of its own.
 
     Phi-2's config asks for 0.1 behind every attention and MLP, a .gguf of the same model for none.

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from phinetune.model.ops import ops_for
+
 _LOGITS_AT_ONCE = 1 << 24  # elements: enough places for the products to run at full rate
-_LOGITS_IN_FP32 = 1 << 20  # elements, 4 MB: they stay in the processor's cache from pass to pass
 
 
 def answer_loss(
@@ -49,15 +50,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         loss = torch.zeros((), device=hidden.device)
         g_hidden = []
-        many, few = (max(1, count // weight.shape[0]) for count in (_LOGITS_AT_ONCE, _LOGITS_IN_FP32))
+        many = max(1, _LOGITS_AT_ONCE // weight.shape[0])
         # One buffer of one size in every step: buffers of changing size come from the system again and again.
         buffer = hidden.new_empty(many, weight.shape[0])
         for chunk, target in zip(torch.split(hidden, many), torch.split(targets, many), strict=True):
             logits = torch.mm(chunk, weight.T, out=buffer[: chunk.shape[0]])
             if bias is not None:
                 logits += bias
-            for part, at in zip(torch.split(logits, few), torch.split(target[:, None], few), strict=True):
-                loss += _turn_into_gradient(part, at)
+            loss += ops_for(logits).softmax_minus_onehot_(logits, target)
             if ctx.needs_input_grad[0]:
                 g_hidden.append(logits @ weight)
         if g_hidden:
@@ -68,18 +68,6 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (g_hidden,) = ctx.saved_tensors
         return (g_hidden * gradients[0]).to(g_hidden.dtype), None, None, None
-
-
-def _turn_into_gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """logits [a, V] become softmax - onehot in place, targets [a, 1]; their summed cross-entropy is returned."""
-    wide = logits.float()
-    highest = wide.amax(-1, keepdim=True)
-    at_target = wide.gather(1, targets)
-    wide = wide.sub_(highest).exp_()
-    total = wide.sum(-1, keepdim=True)
-    wide.div_(total).scatter_add_(1, targets, torch.full_like(total, -1.0))
-    logits.copy_(wide)
-    return (total.log() + highest - at_target).sum()
 
 
 def linear_cross_entropy(
