@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
     parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=16, help="ours: pairs that go through the model at once")
     arguments = parser.parse_args()
     train = ours if arguments.recipe == "ours" else peer
     seconds_a_step, tokens_a_step = train(arguments)
@@ -73,11 +74,12 @@ def ours(arguments: argparse.Namespace) -> tuple[float, float]:
     encoder = Encoder(base.tokenizer, PromptTemplate(), arguments.max_length)
     examples = encoder.examples(find_pairs(arguments.sheet).pairs)
     model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=0)
-    settings = TrainSettings(epochs=arguments.steps / -(-len(examples) // 16), patience=0, eval_steps=10**6)
+    epochs = arguments.steps / -(-len(examples) // 16)
+    settings = TrainSettings(epochs=epochs, patience=0, eval_steps=10**6, save_steps=10**6)
     done = []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(RunFolder(Path(folder)), {}, keep=1)
-        for event in fit(model, Corpus(examples, []), settings, checkpoints, pairs_per_row=16):
+        for event in fit(model, Corpus(examples, []), settings, checkpoints, pairs_per_row=arguments.batch_size):
             if isinstance(event, StepDone):
                 done.append(event)
     return sum(step.seconds for step in done) / len(done), sum(step.tokens for step in done) / len(done)

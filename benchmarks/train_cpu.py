@@ -60,7 +60,7 @@ def main() -> None:
             [guide["real_tokens_per_s"]],
             guide["peak_memory_gb"],
         )
-    bound = statistics.median(rates) / flop_a_token
+    bound = max(rates) / flop_a_token
     ours = statistics.median(speeds["phinetune"])
     rows = [
         [
@@ -77,7 +77,7 @@ def main() -> None:
         f"python benchmarks/train_cpu.py --sheet {arguments.sheet.name} --rounds {arguments.rounds}",
         ["recipe", "real tokens/s", "phinetune against it", "peak memory", "share of the products' bound"],
         rows,
-        f"Products alone: {statistics.median(rates) / 1e9:.0f} GFLOP/s in bf16, at most {bound:.0f} tokens/s.",
+        f"Products alone: {max(rates) / 1e9:.0f} GFLOP/s in bf16, at most {bound:.0f} tokens/s.",
     )
 
 

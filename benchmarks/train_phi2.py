@@ -1,11 +1,13 @@
-"""Phi-2 at its full size, with random weights: seconds a step, real tokens/s and peak memory, beside the speed of the
-matrix products alone, measured in the same run.
+"""Phi-2 at its full size, with random weights, which train at the true speed: real tokens/s and peak memory beside the
+speed of the matrix products alone, measured in the same run.
 
-    python benchmarks/train_phi2.py [--sheet examples/handbook.xlsx] [--steps 3] [--dtype auto]
+    python benchmarks/train_phi2.py [--sheet examples/handbook.xlsx] [--steps 4] [--dtype auto]
+    python benchmarks/train_phi2.py --whole            # the guide's whole job: 5 epochs, validation, checkpoints
+    python benchmarks/train_phi2.py --pairs-per-step 128   # on a GPU: rows of a few thousand tokens
 
-Random weights train at the true speed. The bound counts 4 FLOP per weight of the linear layers and token: one
-product forward, one backward for the gradient of the input; frozen weights need none of their own. It takes the
-rate of the largest product of the model (2560 x 10240) at the row length of the run as what the machine can do.
+The bound counts 4 FLOP per weight of the linear layers and token: one product forward, one backward for the gradient
+of the input; frozen weights need none of their own. Its rate is that of the largest product (2560 x 10240) at the
+row length of the run, measured before and after.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import time
 from pathlib import Path
 
 import torch
+from bench import product_rate, publish
 from peft.tuners.lora.layer import Linear as PeftLinear
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
 
-from phinetune.events import StepDone
+from phinetune.events import Saved, StepDone, Validated, Warned
 from phinetune.model import lora
-from phinetune.model.device import describe, dtype_name, keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
-from phinetune.model.load import load_base
+from phinetune.model.device import dtype_name, keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
+from phinetune.model.load import load_base, switch_off_dropout
 from phinetune.run_folder import RunFolder
 from phinetune.settings import EMBEDDED_MODEL, LoraSettings, TrainSettings
 from phinetune.sheet.pairs import find_pairs
@@ -39,37 +42,67 @@ PHI2_TOKENIZER = HERE.parents[1] / "shared" / "phi2"
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sheet", default=HERE.parent / "examples" / "handbook.xlsx", type=Path)
-    parser.add_argument("--steps", default=3, type=int)
+    parser.add_argument("--steps", default=4, type=int)
+    parser.add_argument("--pairs-per-step", default=16, type=int)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--whole", action="store_true", help="441 pairs, 5 epochs, validation and checkpoints")
     arguments = parser.parse_args()
     device = pick_device()
     dtype = pick_dtype(device, arguments.dtype)
-    keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
 
-    encoder = Encoder(tokenizer(), PromptTemplate(), 512)
-    examples = encoder.examples(find_pairs(arguments.sheet).pairs)[: 16 * arguments.steps]
+    per_step = arguments.pairs_per_step
+    examples = Encoder(tokenizer(), PromptTemplate(), 512).examples(find_pairs(arguments.sheet).pairs)
+    corpus = Corpus(examples[: 16 * 28 - 7], examples[16 * 28 - 7 :]) if arguments.whole else Corpus(examples, [])
     model = lora.attach(phi2(dtype, device), LoraSettings(), "microsoft/phi-2", seed=0)
-    settings = TrainSettings(epochs=1, patience=0)
-    steps = []
+    steps_an_epoch = -(-len(corpus.train) // per_step)
+    settings = TrainSettings(
+        epochs=5 if arguments.whole else arguments.steps / steps_an_epoch,
+        batch_size=per_step,
+        grad_accum=1,
+        patience=0,
+        eval_steps=None if arguments.whole else 10**6,
+        save_steps=None if arguments.whole else 10**6,
+    )
+    rows = [len(example.ids) for example in corpus.train]
+    row = round(statistics.mean(rows) * per_step)
+    rates = [product_rate(row, 2560, 10240, dtype, device)]
+    steps, start = [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(RunFolder(Path(folder)), {}, keep=1)
-        for event in fit(model, Corpus(examples, []), settings, checkpoints):
+        for event in fit(model, corpus, settings, checkpoints, pairs_per_row=per_step):
             if isinstance(event, StepDone):
                 steps.append(event)
-                print(f"step {event.step}: {event.seconds:.1f} s, {event.tokens} tokens, loss {event.train_loss:.3f}")
-    trainable, total = lora.count_parameters(model)
-    row = round(statistics.mean(len(e.ids) for e in examples) * settings.batch_size)
-    rate = product_rate(row, dtype, device)
+                print(f"step {event.step}: {event.seconds:.2f} s, {event.tokens} tokens, loss {event.train_loss:.3f}")
+            elif isinstance(event, Validated | Saved | Warned):
+                print(event, flush=True)
+    whole = time.perf_counter() - start
+    rates.append(product_rate(row, 2560, 10240, dtype, device))
+    rate = max(rates)
     weights = sum(module.base_layer.weight.numel() for module in model.modules() if isinstance(module, PeftLinear))
     bound = rate / (4 * weights)
-    speed = sum(s.tokens for s in steps) / sum(s.seconds for s in steps)
-    print(f"device              {describe(device)}, {dtype_name(dtype)}, torch {torch.__version__}")
-    print(f"parameters          {total:,}, trainable {trainable:,}")
-    print(f"seconds a step      {statistics.median(s.seconds for s in steps):.1f} (median of {len(steps)}, 16 pairs)")
-    print(f"real tokens/s       {speed:.1f}")
-    print(f"products alone      {rate / 1e9:.0f} GFLOP/s at rows of {row} tokens: at most {bound:.1f} tokens/s")
-    print(f"share of the bound  {speed / bound:.0%}")
-    print(f"peak memory         {peak_memory_gb(device):.1f} GB")
+    counted = steps[1:] or steps  # the first one fills caches and takes memory from the system
+    speed = sum(step.tokens for step in counted) / sum(step.seconds for step in counted)
+    publish(
+        f"Phi-2 at full size, random weights, {arguments.sheet.stem}",
+        "python benchmarks/train_phi2.py"
+        + (" --whole" if arguments.whole else f" --steps {arguments.steps}")
+        + (f" --pairs-per-step {per_step}" if per_step != 16 else "")
+        + f" --sheet {arguments.sheet.name}",
+        ["what", "figure"],
+        [
+            ["number format", dtype_name(dtype)],
+            ["trainable parameters of all", "{:,} of {:,}".format(*lora.count_parameters(model))],
+            ["seconds a step, median", f"{statistics.median(step.seconds for step in counted):.2f}"],
+            ["real tokens a step, mean", f"{statistics.mean(step.tokens for step in counted):.0f}"],
+            ["real tokens/s", f"{speed:.1f}"],
+            ["matrix products alone", f"{rate / 1e9:.0f} GFLOP/s, at most {bound:.1f} tokens/s"],
+            ["share of the products' bound", f"{speed / bound:.0%}"],
+            ["peak memory", f"{peak_memory_gb(device):.1f} GB"],
+            [f"all {len(steps)} steps" + (", validation and checkpoints" if arguments.whole else ""), f"{whole:.0f} s"],
+        ],
+    )
 
 
 def phi2(dtype: torch.dtype, device: torch.device) -> PhiForCausalLM:
@@ -88,9 +121,11 @@ def phi2(dtype: torch.dtype, device: torch.device) -> PhiForCausalLM:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        model = PhiForCausalLM(config).to(device)
+        with device:
+            model = PhiForCausalLM(config)
     finally:
         torch.set_default_dtype(before)
+    switch_off_dropout(model)  # as loading does
     return model.requires_grad_(False)
 
 
@@ -99,22 +134,6 @@ def tokenizer() -> object:
     if PHI2_TOKENIZER.is_dir():
         return AutoTokenizer.from_pretrained(PHI2_TOKENIZER)
     return load_base(EMBEDDED_MODEL, torch.float32, torch.device("cpu")).tokenizer
-
-
-def product_rate(row: int, dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of the model's largest products, forward and backward, over rows of `row` tokens; median of 5."""
-    x = torch.randn(row, 2560, dtype=dtype, device=device)
-    weight = torch.randn(10240, 2560, dtype=dtype, device=device)
-    g = torch.randn(row, 10240, dtype=dtype, device=device)
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        x @ weight.T
-        g @ weight
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2 * row * 2560 * 10240 / statistics.median(seconds[1:])
 
 
 if __name__ == "__main__":
