@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "tokens": ANYONE,
     "model": ANYONE,
     "training": ANYONE | {"tokens", "model"},
-    "artifacts": ANYONE,
+    "artifacts": ANYONE | {"model"},
     "use": ANYONE | {"tokens", "model"},
     "api": ANYONE | {"sheet", "tokens", "model", "training", "artifacts", "use"},
     "cli": ANYONE | {"api", "phinetune"},

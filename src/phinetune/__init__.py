@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
+    from phinetune.api.export import Exported, export_gguf, merge
     from phinetune.api.pack import pack
     from phinetune.api.run import Run
     from phinetune.api.train import train
@@ -31,6 +32,9 @@ _HOME = {
     "open_model": "phinetune.api.ask",
     "TunedModel": "phinetune.api.ask",
     "check": "phinetune.api.check",
+    "merge": "phinetune.api.export",
+    "export_gguf": "phinetune.api.export",
+    "Exported": "phinetune.api.export",
     "pack": "phinetune.api.pack",
     "PhinetuneError": "phinetune.errors",
     "Settings": "phinetune.settings",
@@ -40,6 +44,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Exported",
     "PhinetuneError",
     "PromptTemplate",
     "Run",
@@ -48,6 +53,8 @@ __all__ = [
     "ask",
     "check",
     "contains_fact",
+    "export_gguf",
+    "merge",
     "open_model",
     "pack",
     "share_right",

@@ -15,6 +15,8 @@ from phinetune.errors import PhinetuneError
 VERBS = {
     "train": "Fine-tune a model on a spreadsheet of questions and answers.",
     "ask": "Ask a tuned model a question.",
+    "merge": "Write a tuned model as an ordinary folder without an adapter.",
+    "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
     "pack": "Pack a tuned model and its pictures into one zip file.",
 }

@@ -82,6 +82,33 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+class Bar:
+    """A progress bar on a terminal; nothing elsewhere, or when silent."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            console=_console(errors=True),
+            disable=silent or not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(safe(what), total=total)
+        self._progress.update(self._tasks[what], completed=done)
+
+
 def show_check(report: Any) -> None:
     """What `check` found: a `PairTable`."""
     console = _console()

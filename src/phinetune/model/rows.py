@@ -38,9 +38,9 @@ class RowLoss(Protocol):
         ...
 
 
-def fast_row_loss(adapted: PeftModel) -> RowLoss | None:
+def fast_row_loss(adapted: PeftModel | PreTrainedModel) -> RowLoss | None:
     """By the layers written out here; None where they do not cover the model, adapter and all."""
-    model = adapted.get_base_model()
+    model = _base(adapted)
     if not layers.covers(model):
         return None
 
@@ -55,6 +55,11 @@ def fast_row_loss(adapted: PeftModel) -> RowLoss | None:
         return linear_cross_entropy(hidden, model.lm_head.weight, model.lm_head.bias, targets)
 
     return loss
+
+
+def _base(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
+    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    return base
 
 
 def _attend(model: PreTrainedModel, positions: torch.Tensor, lengths: tuple[int, ...]) -> layers.Attend:
@@ -78,14 +83,14 @@ def _attend(model: PreTrainedModel, positions: torch.Tensor, lengths: tuple[int,
 
 
 @contextmanager
-def plain_row_loss(model: PeftModel, *, fused: bool = False) -> Iterator[RowLoss]:
+def plain_row_loss(model: PeftModel | PreTrainedModel, *, fused: bool = False) -> Iterator[RowLoss]:
     """By transformers' own forward and PEFT's own adapters, or fused ones: the reference, and the way for every
     model that the layers here do not cover.
 
     Raises ModelError for a model that does not take an attention function.
     """
     adapters = fused_adapters(model) if fused else nullcontext()
-    with confined_to_documents(model.get_base_model()), adapters:
+    with confined_to_documents(_base(model)), adapters:
 
         def loss(
             ids: torch.Tensor,

@@ -1,0 +1,192 @@
+"""`merge()` and `export_gguf()`: the tuned model in the forms that other programs run. Each is read back and measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+from phinetune.api.ask import TunedModel, open_model
+from phinetune.api.run import Run
+from phinetune.artifacts.gguf import GgufFacts, check_kind, write_gguf
+from phinetune.artifacts.merge import write_merged
+from phinetune.artifacts.modelfile import Use, how_to, modelfile
+from phinetune.errors import ModelError, RunError, SettingsError
+from phinetune.model.device import DTYPES, dtype_name, pick_device
+from phinetune.model.load import load_base
+from phinetune.model.merge import merged_tensors
+from phinetune.run_folder import RECIPE, find_model, write_text
+from phinetune.tokens.encode import Example
+from phinetune.use.agreement import mean_loss, probes
+
+OnProgress = Callable[[str, int, int], None]
+
+# How far the loss of another form may lie from the adapter's, in nats per token of the model's own answers; beyond
+# it the file is wrong, not rounded. Packings below eight bits lose what they lose, and are only reported.
+_ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.05} | dict.fromkeys(("bf16", "fp16", "f16"), 0.03)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written form of a tuned model. Losses are nats per token of the model's own greedy answers."""
+
+    path: Path
+    kind: str
+    megabytes: float
+    adapter_loss: float
+    loss: float
+
+
+def merge(
+    run: Run | str | Path,
+    to: str | Path = "merged",
+    *,
+    model: str | None = None,
+    dtype: str = "auto",
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Exported:
+    """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
+
+    `dtype` is bf16, fp16 or fp32; auto is the number format that the base model is computed in here. `model` is where
+    the base model is now, if it has moved. Raises RunError when `to` is there already or the disk is too small, and
+    ModelError when the merged model does not say what the adapter says.
+    """
+    folder = Path(to)
+    if dtype not in ("auto", *DTYPES):
+        raise SettingsError(f"There is no number format called {dtype}.", "Choose auto, bf16, fp16 or fp32.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is there already.", "Choose another place with --to, or remove it first.")
+    tuned = open_model(run, model=model, device="cpu")
+    base = tuned.model.get_base_model()
+    wanted = base.dtype if dtype == "auto" else DTYPES[dtype]
+    examples, adapter_loss = _measure(tuned)
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    write_merged(
+        folder,
+        merged_tensors(tuned.model),
+        base.config,
+        base.generation_config,
+        [file for file in sorted(source.iterdir()) if _goes_along(file)],
+        wanted,
+        lambda done, total: on_progress("merging", done, total),
+    )
+    del base, tuned  # one model in memory at a time
+    merged = load_base(str(folder), wanted, pick_device("cpu")).model
+    kind = dtype_name(wanted)
+    exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples))
+    _refuse_if_wrong(exported)
+    return exported
+
+
+def export_gguf(
+    run: Run | str | Path,
+    to: str | Path | None = None,
+    *,
+    quantize: Sequence[str] = ("f16",),
+    model: str | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> list[Exported]:
+    """Write the tuned model as one .gguf file for each kind in `quantize`, straight from the adapter.
+
+    `to` is the file; with several kinds, or when left out, the kind is put before .gguf. Beside each stand a Modelfile
+    for Ollama and a page with the commands. Raises SettingsError for an unknown kind, ModelError for an architecture
+    that cannot be written or a file that does not say what the adapter says, RunError when a file is there already or
+    the disk is too small.
+    """
+    kinds = [check_kind(kind) for kind in quantize]
+    paths = [_gguf_path(Path(to) if to is not None else None, kind, len(kinds)) for kind in kinds]
+    for path in paths:
+        if path.exists():
+            raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
+    tuned = open_model(run, model=model, device="cpu")
+    base = tuned.model.get_base_model()
+    examples, adapter_loss = _measure(tuned)
+    name = tuned.model.peft_config["default"].base_model_name_or_path
+    short = Path(name).name or "model"
+    facts = GgufFacts(f"{short} tuned", name, None, "Tuned on questions and answers with phinetune.")
+    for kind, path in zip(kinds, paths, strict=True):
+        write_gguf(
+            path,
+            kind,
+            merged_tensors(tuned.model),
+            base.config,
+            tuned.encoder.tokenizer,
+            facts,
+            lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
+        )
+        _write_companions(path, tuned)
+    compute = base.dtype
+    del base, tuned  # one model in memory at a time
+    written = []
+    for kind, path in zip(kinds, paths, strict=True):
+        read_back = load_base(str(path), compute, pick_device("cpu")).model
+        written.append(Exported(path, kind, _megabytes(path), adapter_loss, mean_loss(read_back, examples)))
+        del read_back
+        _refuse_if_wrong(written[-1])
+    return written
+
+
+def _measure(tuned: TunedModel) -> tuple[list[Example], float]:
+    examples = probes(tuned.model, tuned.encoder)
+    return examples, mean_loss(tuned.model, examples)
+
+
+def _refuse_if_wrong(exported: Exported) -> None:
+    """Raises ModelError, and removes the files, when a form says something else than the adapter."""
+    allowed = _ROUNDING.get(exported.kind)
+    if allowed is None or abs(exported.loss - exported.adapter_loss) <= allowed:
+        return
+    if exported.path.is_dir():
+        shutil.rmtree(exported.path)
+    else:
+        for file in (exported.path, *_companions(exported.path)):
+            file.unlink(missing_ok=True)
+    raise ModelError(
+        f"The exported model in {exported.kind} does not say what the adapter says: the loss on the model's own answers "
+        f"is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
+        "This is a fault of phinetune or of the base model's files, not of yours. Try --dtype fp32 or another kind.",
+    )
+
+
+def _goes_along(file: Path) -> bool:
+    """Tokenizer and card go into a merged folder; the adapter does not, nor what says that there is one."""
+    return file.is_file() and not file.name.startswith("adapter_") and file.name != RECIPE
+
+
+def _gguf_path(to: Path | None, kind: str, count: int) -> Path:
+    if to is None:
+        return Path(f"model.{kind}.gguf")
+    if to.suffix != ".gguf":
+        to = to.with_name(f"{to.name}.gguf")
+    return to if count == 1 else to.with_name(f"{to.stem}.{kind}.gguf")
+
+
+def _companions(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}.Modelfile"), path.with_name(f"{path.name}.txt")
+
+
+def _write_companions(path: Path, tuned: TunedModel) -> None:
+    template, settings = tuned.encoder.template, tuned.defaults
+    eos = str(tuned.encoder.tokenizer.eos_token)
+    use = Use(
+        file=path.name,
+        prompt=template.prompt("{question}"),
+        stops=(eos, *template.stop_strings()),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        context=tuned.model.get_base_model().config.max_position_embeddings,
+    )
+    ollama, page = _companions(path)
+    write_text(ollama, modelfile(use))
+    write_text(page, how_to(use, "my-model"))
+
+
+def _megabytes(path: Path) -> float:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+

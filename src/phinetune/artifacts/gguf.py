@@ -1,0 +1,186 @@
+"""A tuned model -> a .gguf file for llama.cpp, Ollama and LM Studio, straight from the adapter.
+
+    W + s B A, one weight at a time  ─►  packed (f16, q8_0, q4_0 …)  ─►  model.q8_0.gguf
+
+Written with the `gguf` package of llama.cpp. The facts that the header states are those of llama.cpp's
+convert_hf_to_gguf.py. Matrices are packed in the wanted kind, all else stays in fp32; the matrix that makes logits,
+the most sensitive one, takes at least q8_0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+
+from phinetune.artifacts.gguf_vocabulary import add_vocabulary
+from phinetune.artifacts.merge import require_space
+from phinetune.errors import ModelError, SettingsError
+from phinetune.model.gguf_names import ARCHITECTURES, NAMES, TensorNames, interleave
+from phinetune.model.merge import MergedTensor
+from phinetune.run_folder import atomic_file
+
+Kind = gguf.GGMLQuantizationType
+_FILE = gguf.LlamaFileType
+
+KINDS: dict[str, tuple[Kind, gguf.LlamaFileType]] = {
+    "f32": (Kind.F32, _FILE.ALL_F32),
+    "f16": (Kind.F16, _FILE.MOSTLY_F16),
+    "bf16": (Kind.BF16, _FILE.MOSTLY_BF16),
+    "q8_0": (Kind.Q8_0, _FILE.MOSTLY_Q8_0),
+    "q5_1": (Kind.Q5_1, _FILE.MOSTLY_Q5_1),
+    "q5_0": (Kind.Q5_0, _FILE.MOSTLY_Q5_0),
+    "q4_1": (Kind.Q4_1, _FILE.MOSTLY_Q4_1),
+    "q4_0": (Kind.Q4_0, _FILE.MOSTLY_Q4_0),
+}
+_UNPACKED = (Kind.F32, Kind.F16, Kind.BF16)
+_WIDE = np.dtype(np.float32)
+_PIECE = 1 << 20  # numbers packed at a time, so that threads share a large matrix
+_HEAD = ("output.weight", "token_embd.weight")  # makes the logits; the second where the two are one
+
+
+@dataclass(frozen=True)
+class GgufFacts:
+    """What the file says of itself besides its weights."""
+
+    name: str
+    base_name: str | None
+    license: str | None
+    description: str
+
+
+def check_kind(kind: str) -> str:
+    """The kind in lower case. Raises SettingsError that lists the known ones."""
+    if kind.lower() not in KINDS:
+        raise SettingsError(
+            f"There is no packing called {kind} here.",
+            f"Choose one of {', '.join(KINDS)}. Others, such as q4_k_m, are made from an f16 file by llama-quantize.",
+        )
+    return kind.lower()
+
+
+def write_gguf(
+    path: Path,
+    kind: str,
+    tensors: Iterable[MergedTensor],
+    config: Any,
+    tokenizer: Any,
+    facts: GgufFacts,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the whole model to `path`, or nothing.
+
+    `on_progress(tensors written, tensors in all)`. Raises ModelError for an architecture that is not supported,
+    RunError when the disk is too small.
+    """
+    architecture = ARCHITECTURES.get(config.model_type)
+    if architecture is None:
+        raise ModelError(
+            f"Models of the kind {config.model_type} cannot be written as .gguf here; "
+            f"{', '.join(ARCHITECTURES)} can.",
+            "Merge it with `phinetune merge`, and convert the folder with llama.cpp's own script.",
+        )
+    names, packing, file_type = NAMES[architecture], *KINDS[check_kind(kind)]
+    tensors = list(tensors)
+    kinds = {tensor.name: _kind_of(names.to_gguf(tensor.name), tensor.shape, packing, tensors) for tensor in tensors}
+    require_space(path, sum(_bytes(tensor.shape, kinds[tensor.name]) for tensor in tensors) + (64 << 20))
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    with atomic_file(path) as temporary, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        writer = gguf.GGUFWriter(temporary, architecture)
+        try:
+            _add_facts(writer, facts)
+            _add_config(writer, config)
+            writer.add_file_type(file_type)
+            writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+            add_vocabulary(writer, tokenizer, config.vocab_size, config.model_type)
+            for tensor in tensors:
+                stored = kinds[tensor.name]
+                size = _bytes(tensor.shape, stored)
+                writer.add_tensor_info(names.to_gguf(tensor.name), tensor.shape, _WIDE, size, stored)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for done, tensor in enumerate(tensors, start=1):
+                weight = _in_their_order(tensor, names, heads)
+                writer.write_tensor_data(_pack(weight, kinds[tensor.name], pool))
+                on_progress(done, len(tensors))
+        finally:
+            writer.close()
+
+
+def _kind_of(name: str, shape: tuple[int, ...], packing: Kind, tensors: list[MergedTensor]) -> Kind:
+    """Vectors stay in fp32, as do rows that the blocks of the packing do not divide."""
+    block, _ = gguf.GGML_QUANT_SIZES[packing]
+    if len(shape) == 1 or shape[-1] % block:
+        return Kind.F32
+    tied = not any(tensor.name == "lm_head.weight" for tensor in tensors)
+    makes_logits = name == _HEAD[1 if tied else 0]
+    return Kind.Q8_0 if makes_logits and packing not in _UNPACKED else packing
+
+
+def _bytes(shape: tuple[int, ...], kind: Kind) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return int(np.prod(shape)) // block * size
+
+
+def _in_their_order(tensor: MergedTensor, names: TensorNames, heads: dict[str, int]) -> torch.Tensor:
+    weight = tensor.make()
+    return interleave(weight, heads[tensor.name.split(".")[-2]]) if names.is_interleaved(tensor.name) else weight
+
+
+def _pack(weight: torch.Tensor, kind: Kind, pool: ThreadPoolExecutor) -> np.ndarray[Any, Any]:
+    numbers = weight.numpy()
+    if kind == Kind.F32:
+        return numbers
+    if kind == Kind.F16:
+        return numbers.astype(np.float16)
+    rows = max(1, _PIECE // numbers.shape[-1])
+    pieces = [numbers[start : start + rows] for start in range(0, len(numbers), rows)]
+    return np.concatenate(list(pool.map(lambda piece: gguf.quantize(piece, kind), pieces)))
+
+
+def _add_facts(writer: gguf.GGUFWriter, facts: GgufFacts) -> None:
+    writer.add_type("model")
+    writer.add_name(facts.name)
+    writer.add_description(facts.description)
+    if facts.license:
+        writer.add_license(facts.license)
+    if facts.base_name and "/" in facts.base_name:
+        organization, _, name = facts.base_name.partition("/")
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, name)
+        writer.add_base_model_organization(0, organization)
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{facts.base_name}")
+
+
+def _add_config(writer: gguf.GGUFWriter, config: Any) -> None:
+    rope = config.rope_parameters
+    if rope.get("rope_type", "default") != "default":
+        raise ModelError(
+            f"Positions scaled by {rope['rope_type']!r} cannot be written as .gguf here.",
+            "Merge the model with `phinetune merge`, and convert the folder with llama.cpp's own script.",
+        )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads or config.num_attention_heads)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    if config.model_type == "phi":
+        writer.add_layer_norm_eps(config.layer_norm_eps)
+        return
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    if config.model_type == "mistral" and config.sliding_window:
+        writer.add_sliding_window(config.sliding_window)

@@ -1,0 +1,153 @@
+"""Merged folders and .gguf files say what the adapter says: in plain transformers, and in llama.cpp itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import toys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import phinetune
+from phinetune.api import export
+from phinetune.errors import ModelError, RunError, SettingsError
+
+_spec = importlib.util.spec_from_file_location(
+    "gguf_fixtures", Path(__file__).parents[1] / "model" / "gguf_fixtures.py"
+)
+fixtures = importlib.util.module_from_spec(_spec)
+sys.modules["gguf_fixtures"] = fixtures
+_spec.loader.exec_module(fixtures)
+
+QUESTIONS = [question for question, _ in toys.PAIRS]
+
+
+@pytest.fixture(scope="module")
+def llama_run(toy_sheet, tmp_path_factory):
+    place = tmp_path_factory.mktemp("llama")
+    base = toys.save(place / "base", toys.llama(hidden_size=128, num_attention_heads=4))
+    return phinetune.train(
+        toy_sheet, model=str(base), out=place / "run", epochs=20, lr=1e-2, lora_dropout=0.0, patience=0, dtype="fp32"
+    )
+
+
+@pytest.fixture(params=["phi", "llama"])
+def run(request, toy_run, llama_run):
+    return {"phi": toy_run, "llama": llama_run}[request.param]
+
+
+def _adapter_logits(run, ids):
+    with torch.no_grad():
+        return phinetune.open_model(run, dtype="fp32").model(ids).logits
+
+
+def test_a_merged_folder_is_an_ordinary_model(run, tmp_path):
+    merged = phinetune.merge(run, tmp_path / "merged", dtype="fp32")
+    model = AutoModelForCausalLM.from_pretrained(merged.path, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged.path)
+    ids = tokenizer(f"### Question: {QUESTIONS[0]}\n\n### Answer:", return_tensors="pt").input_ids
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, _adapter_logits(run, ids), rtol=1e-4, atol=1e-4)
+    assert not list(merged.path.glob("adapter*"))
+    assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= {
+        file.name for file in merged.path.iterdir()
+    }
+    assert merged.loss == pytest.approx(merged.adapter_loss, abs=2e-2)
+
+
+def test_large_models_are_written_in_shards(run, tmp_path, monkeypatch):
+    from phinetune.artifacts import merge
+
+    monkeypatch.setattr(merge, "_SHARD_BYTES", 100_000)
+    seen = []
+    merged = phinetune.merge(run, tmp_path / "m", dtype="bf16", on_progress=lambda *progress: seen.append(progress))
+    shards = sorted(merged.path.glob("*.safetensors"))
+    assert len(shards) == len(seen) > 1
+    assert seen[-1][1] == seen[-1][2]
+    assert json.loads((merged.path / "model.safetensors.index.json").read_text())["metadata"]["total_size"] > 0
+    AutoModelForCausalLM.from_pretrained(merged.path)
+
+
+def test_llama_cpp_answers_like_the_adapter(run, tmp_path):
+    [written] = phinetune.export_gguf(run, tmp_path / "tuned.gguf", quantize=["f32"])
+    tuned = phinetune.open_model(run, dtype="fp32")
+    llama = fixtures.llama_cpp(written.path)
+    for question in QUESTIONS:
+        prompt = tuned.encoder.prompt_ids(question)
+        assert llama.tokens(tuned.encoder.template.prompt(question)) == prompt
+        with torch.no_grad():
+            ids = torch.tensor([prompt])
+            written_ids = tuned.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
+                min_new_tokens=12, pad_token_id=0,
+            )[0, len(prompt) :].tolist()  # fmt: skip
+        ours = written_ids[: (written_ids + [0]).index(0)]
+        assert llama.greedy(prompt, 12)[: len(ours)] == ours
+
+
+def test_its_tokens_are_the_tokenizers(run, tmp_path):
+    [written] = phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["q8_0"])
+    llama, tokenizer = fixtures.llama_cpp(written.path), toys.tokenizer()
+    for text in fixtures.TEXTS:
+        assert llama.tokens(text) == tokenizer(text).input_ids
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+def test_every_packing_is_read_back_and_llama_cpp_loads_it(run, tmp_path, kind):
+    [written] = phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=[kind.upper()])
+    assert (written.kind, written.path) == (kind, tmp_path / "t.gguf")
+    assert abs(written.loss - written.adapter_loss) < (0.05 if kind in ("f32", "f16", "bf16", "q8_0") else 1.5)
+    assert fixtures.llama_cpp(written.path).tokens("Who?")
+
+
+def test_several_packings_at_once_with_modelfile_and_page(run, tmp_path):
+    written = phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["q8_0", "q4_0"])
+    assert [each.path.name for each in written] == ["t.q8_0.gguf", "t.q4_0.gguf"]
+    assert written[0].megabytes > written[1].megabytes
+    text = (tmp_path / "t.q8_0.gguf.Modelfile").read_text()
+    assert "FROM ./t.q8_0.gguf" in text
+    assert 'TEMPLATE """### Question: {{ .Prompt }}\n\n### Answer:"""' in text
+    assert 'PARAMETER stop "### Question:"' in text
+    assert 'PARAMETER stop "<|endoftext|>"' in text
+    page = (tmp_path / "t.q8_0.gguf.txt").read_text()
+    for program in ("llama.cpp", "Ollama", "LM Studio"):
+        assert program in page
+
+
+def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.9] * 2)
+    monkeypatch.setattr(export, "mean_loss", lambda *_: next(losses))
+    with pytest.raises(ModelError, match=r"0\.900 instead of 0\.500. It was removed"):
+        phinetune.merge(run, tmp_path / "merged")
+    with pytest.raises(ModelError, match="does not say what the adapter says"):
+        phinetune.export_gguf(run, tmp_path / "t.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_wishes_are_clear_errors_and_leave_nothing(run, tmp_path, monkeypatch):
+    with pytest.raises(SettingsError, match="no packing called q3") as caught:
+        phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["q3"])
+    assert "q8_0" in caught.value.hint
+    with pytest.raises(SettingsError, match="no number format called int8"):
+        phinetune.merge(run, tmp_path / "m", dtype="int8")
+    with pytest.raises(RunError, match="no tuned model"):
+        phinetune.merge(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(RunError, match="its disk has"):
+        phinetune.merge(run, tmp_path / "m")
+    with pytest.raises(RunError, match="its disk has"):
+        phinetune.export_gguf(run, tmp_path / "t.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_that_is_there_is_overwritten(run, tmp_path):
+    (tmp_path / "t.gguf").write_text("mine")
+    with pytest.raises(RunError, match="is there already"):
+        phinetune.export_gguf(run, tmp_path / "t.gguf")
+    with pytest.raises(RunError, match="is there already"):
+        phinetune.merge(run, tmp_path)
+    assert (tmp_path / "t.gguf").read_text() == "mine"
