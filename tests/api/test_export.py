@@ -85,7 +85,7 @@ def test_llama_cpp_answers_like_the_adapter(run, tmp_path):
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
                 min_new_tokens=12, pad_token_id=0,
             )[0, len(prompt) :].tolist()  # fmt: skip
-        ours = written_ids[: (written_ids + [0]).index(0)]
+        ours = written_ids[: [*written_ids, 0].index(0)]
         assert llama.greedy(prompt, 12)[: len(ours)] == ours
 
 

@@ -1,4 +1,4 @@
-"""`merge()` and `export_gguf()`: the tuned model in the forms that other programs run. Each is read back and measured."""
+"""`merge()` and `export_gguf()`: the tuned model in the forms that other programs run, read back and measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import torch
 
 from phinetune.api.ask import TunedModel, open_model
 from phinetune.api.run import Run
@@ -14,13 +16,16 @@ from phinetune.artifacts.gguf import GgufFacts, check_kind, write_gguf
 from phinetune.artifacts.merge import write_merged
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.errors import ModelError, RunError, SettingsError
-from phinetune.model.device import DTYPES, dtype_name, pick_device
-from phinetune.model.load import load_base
+from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
+from phinetune.model.gguf_base import gguf_summary
+from phinetune.model.load import find, load_base
 from phinetune.model.merge import merged_tensors
+from phinetune.recipe import read_recipe
 from phinetune.run_folder import RECIPE, find_model, write_text
 from phinetune.tokens.encode import Example
 from phinetune.use.agreement import mean_loss, probes
 
+_SHARE_OF_MEMORY = 0.6
 OnProgress = Callable[[str, int, int], None]
 
 # How far the loss of another form may lie from the adapter's, in nats per token of the model's own answers; beyond
@@ -45,22 +50,22 @@ def merge(
     *,
     model: str | None = None,
     dtype: str = "auto",
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> Exported:
     """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
 
-    `dtype` is bf16, fp16 or fp32; auto is the number format that the base model is computed in here. `model` is where
-    the base model is now, if it has moved. Raises RunError when `to` is there already or the disk is too small, and
-    ModelError when the merged model does not say what the adapter says.
+    `dtype` is bf16, fp16 or fp32; auto is the one that this machine computes models in. `model` is where the base model
+    is now, if it has moved. Raises RunError when `to` is there already or the disk is too small, and ModelError when
+    the merged model does not say what the adapter says.
     """
     folder = Path(to)
     if dtype not in ("auto", *DTYPES):
         raise SettingsError(f"There is no number format called {dtype}.", "Choose auto, bf16, fp16 or fp32.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already.", "Choose another place with --to, or remove it first.")
-    tuned = open_model(run, model=model, device="cpu")
+    tuned = _open_exactly(run, model)
     base = tuned.model.get_base_model()
-    wanted = base.dtype if dtype == "auto" else DTYPES[dtype]
+    wanted = pick_dtype(torch.device("cpu"), dtype)
     examples, adapter_loss = _measure(tuned)
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     write_merged(
@@ -86,7 +91,7 @@ def export_gguf(
     *,
     quantize: Sequence[str] = ("f16",),
     model: str | None = None,
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> list[Exported]:
     """Write the tuned model as one .gguf file for each kind in `quantize`, straight from the adapter.
 
@@ -100,7 +105,7 @@ def export_gguf(
     for path in paths:
         if path.exists():
             raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
-    tuned = open_model(run, model=model, device="cpu")
+    tuned = _open_exactly(run, model)
     base = tuned.model.get_base_model()
     examples, adapter_loss = _measure(tuned)
     name = tuned.model.peft_config["default"].base_model_name_or_path
@@ -128,6 +133,18 @@ def export_gguf(
     return written
 
 
+def _open_exactly(run: Run | str | Path, model: str | None) -> TunedModel:
+    """The tuned model in fp32, so that its weights are rounded once, when written; where that would fill the memory,
+    in the format it is computed in.
+    """
+    recipe = read_recipe(find_model(run.folder.root if isinstance(run, Run) else run))
+    path = find(model or recipe.base_model)
+    files = path.glob("*.safetensors") if path.is_dir() else ()
+    count = gguf_summary(path).parameters if path.is_file() else sum(file.stat().st_size for file in files) // 2
+    fits = 4 * count < _SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto")
+
+
 def _measure(tuned: TunedModel) -> tuple[list[Example], float]:
     examples = probes(tuned.model, tuned.encoder)
     return examples, mean_loss(tuned.model, examples)
@@ -144,8 +161,8 @@ def _refuse_if_wrong(exported: Exported) -> None:
         for file in (exported.path, *_companions(exported.path)):
             file.unlink(missing_ok=True)
     raise ModelError(
-        f"The exported model in {exported.kind} does not say what the adapter says: the loss on the model's own answers "
-        f"is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
+        f"The exported model in {exported.kind} does not say what the adapter says: the loss on the model's own "
+        f"answers is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
         "This is a fault of phinetune or of the base model's files, not of yours. Try --dtype fp32 or another kind.",
     )
 
@@ -187,6 +204,3 @@ def _write_companions(path: Path, tuned: TunedModel) -> None:
 def _megabytes(path: Path) -> float:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) / 1e6
-
-
-

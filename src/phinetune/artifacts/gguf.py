@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
@@ -26,7 +26,7 @@ from phinetune.model.gguf_names import ARCHITECTURES, NAMES, TensorNames, interl
 from phinetune.model.merge import MergedTensor
 from phinetune.run_folder import atomic_file
 
-Kind = gguf.GGMLQuantizationType
+Kind: TypeAlias = gguf.GGMLQuantizationType
 _FILE = gguf.LlamaFileType
 
 KINDS: dict[str, tuple[Kind, gguf.LlamaFileType]] = {
@@ -72,7 +72,7 @@ def write_gguf(
     config: Any,
     tokenizer: Any,
     facts: GgufFacts,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Write the whole model to `path`, or nothing.
 
@@ -82,8 +82,7 @@ def write_gguf(
     architecture = ARCHITECTURES.get(config.model_type)
     if architecture is None:
         raise ModelError(
-            f"Models of the kind {config.model_type} cannot be written as .gguf here; "
-            f"{', '.join(ARCHITECTURES)} can.",
+            f"Models of the kind {config.model_type} cannot be written as .gguf here; {', '.join(ARCHITECTURES)} can.",
             "Merge it with `phinetune merge`, and convert the folder with llama.cpp's own script.",
         )
     names, packing, file_type = NAMES[architecture], *KINDS[check_kind(kind)]
@@ -126,7 +125,7 @@ def _kind_of(name: str, shape: tuple[int, ...], packing: Kind, tensors: list[Mer
 
 def _bytes(shape: tuple[int, ...], kind: Kind) -> int:
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    return int(np.prod(shape)) // block * size
+    return int(np.prod(shape) // block * size)
 
 
 def _in_their_order(tensor: MergedTensor, names: TensorNames, heads: dict[str, int]) -> torch.Tensor:

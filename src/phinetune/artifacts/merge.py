@@ -1,6 +1,6 @@
 """A tuned model -> one ordinary folder without an adapter, which plain transformers loads.
 
-    merged/  config.json  generation_config.json  model-00001-of-00002.safetensors …  tokenizer  README.md
+merged/  config.json  generation_config.json  model-00001-of-00002.safetensors …  tokenizer  README.md
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_merged(
     generation_config: Any,
     companions: Sequence[Path],
     dtype: torch.dtype,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Write the merged model in `dtype`, with copies of the `companions`: tokenizer files, recipe, card.
 
@@ -48,7 +48,8 @@ def write_merged(
         shards[-1].append(tensor)
         filled += size
     with atomic_folder(folder) as temporary:
-        written, index = 0, {}
+        written = 0
+        index: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
             weights = {tensor.name: tensor.make().to(dtype).contiguous() for tensor in shard}

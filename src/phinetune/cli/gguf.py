@@ -13,7 +13,9 @@ from phinetune.cli.render import Bar, print_json, print_line
 
 def command(
     run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
-    to: Path | None = typer.Option(None, "--to", help="The .gguf file to write. [dim]\\[default: model.KIND.gguf][/dim]"),
+    to: Path | None = typer.Option(
+        None, "--to", help="The .gguf file to write. [dim]\\[default: model.KIND.gguf][/dim]"
+    ),
     quantize: str = typer.Option("f16", help="How to pack: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0."),
     several: str | None = typer.Option(None, "--all", help="Several packings at once: q8_0,q4_0"),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
