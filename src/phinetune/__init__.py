@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
-    from phinetune.api.export import Exported, export_gguf, merge
+    from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
     from phinetune.api.pack import pack
     from phinetune.api.run import Run
     from phinetune.api.train import train
@@ -34,6 +34,7 @@ _HOME = {
     "check": "phinetune.api.check",
     "merge": "phinetune.api.export",
     "export_gguf": "phinetune.api.export",
+    "export_gguf_adapter": "phinetune.api.export",
     "Exported": "phinetune.api.export",
     "pack": "phinetune.api.pack",
     "PhinetuneError": "phinetune.errors",
@@ -54,6 +55,7 @@ __all__ = [
     "check",
     "contains_fact",
     "export_gguf",
+    "export_gguf_adapter",
     "merge",
     "open_model",
     "pack",

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import phinetune
 from phinetune.api import export
 from phinetune.errors import ModelError, RunError, SettingsError
+from phinetune.recipe import read_recipe
 
 _spec = importlib.util.spec_from_file_location(
     "gguf_fixtures", Path(__file__).parents[1] / "model" / "gguf_fixtures.py"
@@ -72,21 +73,37 @@ def test_large_models_are_written_in_shards(run, tmp_path, monkeypatch):
     AutoModelForCausalLM.from_pretrained(merged.path)
 
 
-def test_llama_cpp_answers_like_the_adapter(run, tmp_path):
-    [written] = phinetune.export_gguf(run, tmp_path / "tuned.gguf", quantize=["f32"])
-    tuned = phinetune.open_model(run, dtype="fp32")
-    llama = fixtures.llama_cpp(written.path)
+def _answers_like_the_adapter(llama, tuned):
     for question in QUESTIONS:
         prompt = tuned.encoder.prompt_ids(question)
         assert llama.tokens(tuned.encoder.template.prompt(question)) == prompt
         with torch.no_grad():
             ids = torch.tensor([prompt])
-            written_ids = tuned.model.generate(
+            written = tuned.model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
                 min_new_tokens=12, pad_token_id=0,
             )[0, len(prompt) :].tolist()  # fmt: skip
-        ours = written_ids[: [*written_ids, 0].index(0)]
+        ours = written[: [*written, 0].index(0)]
+        assert ours
         assert llama.greedy(prompt, 12)[: len(ours)] == ours
+
+
+def test_llama_cpp_answers_like_the_adapter(run, tmp_path):
+    [written] = phinetune.export_gguf(run, tmp_path / "tuned.gguf", quantize=["f32"])
+    _answers_like_the_adapter(fixtures.llama_cpp(written.path), phinetune.open_model(run, dtype="fp32"))
+
+
+def test_the_adapter_alone_on_a_gguf_base_answers_like_the_adapter(run, tmp_path):
+    tuned = phinetune.open_model(run, dtype="fp32")
+    where = read_recipe(run.folder.model).base_model
+    base = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    file = tmp_path / "base.gguf"
+    fixtures.write_gguf(file, base, toys.tokenizer())
+    lora = phinetune.export_gguf_adapter(run, tmp_path / "lora.gguf", kind="f32")
+    assert lora.stat().st_size < file.stat().st_size
+    _answers_like_the_adapter(fixtures.llama_cpp(file, adapter=lora), tuned)
+    question = tuned.encoder.prompt_ids(QUESTIONS[0])
+    assert fixtures.llama_cpp(file).greedy(question, 12) != fixtures.llama_cpp(file, lora).greedy(question, 12)
 
 
 def test_its_tokens_are_the_tokenizers(run, tmp_path):

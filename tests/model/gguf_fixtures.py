@@ -175,10 +175,14 @@ class LlamaCpp:
             return json.load(answer)
 
 
-def llama_cpp(path: Path) -> LlamaCpp:
+def llama_cpp(path: Path, adapter: Path | None = None) -> LlamaCpp:
     xllamacpp = pytest.importorskip("xllamacpp")
     settings = xllamacpp.CommonParams()
     settings.model.path = str(path)
+    if adapter is not None:
+        lora = xllamacpp.CommonAdapterLoraInfo()
+        lora.path, lora.scale = str(adapter), 1.0
+        settings.lora_adapters = [lora]
     settings.n_ctx, settings.n_parallel, settings.warmup = 256, 1, False
     settings.cpuparams.n_threads = 1
     return LlamaCpp(xllamacpp.Server(settings))

@@ -13,12 +13,13 @@ import torch
 from phinetune.api.ask import TunedModel, open_model
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, check_kind, write_gguf
+from phinetune.artifacts.gguf_adapter import write_gguf_adapter
 from phinetune.artifacts.merge import write_merged
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.gguf_base import gguf_summary
-from phinetune.model.load import find, load_base
+from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
 from phinetune.recipe import read_recipe
 from phinetune.run_folder import RECIPE, find_model, write_text
@@ -108,9 +109,7 @@ def export_gguf(
     tuned = _open_exactly(run, model)
     base = tuned.model.get_base_model()
     examples, adapter_loss = _measure(tuned)
-    name = tuned.model.peft_config["default"].base_model_name_or_path
-    short = Path(name).name or "model"
-    facts = GgufFacts(f"{short} tuned", name, None, "Tuned on questions and answers with phinetune.")
+    facts = _facts(tuned)
     for kind, path in zip(kinds, paths, strict=True):
         write_gguf(
             path,
@@ -131,6 +130,29 @@ def export_gguf(
         del read_back
         _refuse_if_wrong(written[-1])
     return written
+
+
+def export_gguf_adapter(
+    run: Run | str | Path, to: str | Path = "lora.gguf", *, kind: str = "f16", model: str | None = None
+) -> Path:
+    """Write the adapter alone, in f16 or f32, for llama.cpp's --lora beside the .gguf base model that is there already.
+
+    Raises RunError when the file is there already, ModelError for an architecture that cannot be written.
+    """
+    path = _gguf_path(Path(to), kind, 1)
+    if kind not in ("f16", "f32"):
+        raise SettingsError(f"An adapter cannot be written as {kind}.", "Choose f16 or f32.")
+    if path.exists():
+        raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
+    tuned = open_model(run, model=model, device="cpu")
+    write_gguf_adapter(path, tuned.model, _facts(tuned), kind)
+    return path
+
+
+def _facts(tuned: TunedModel) -> GgufFacts:
+    name = tuned.model.peft_config["default"].base_model_name_or_path or ""
+    license = known_license(name)
+    return GgufFacts(f"{Path(name).name or 'model'} tuned", name, license, "Tuned on questions and answers.")
 
 
 def _open_exactly(run: Run | str | Path, model: str | None) -> TunedModel:

@@ -79,12 +79,7 @@ def write_gguf(
     `on_progress(tensors written, tensors in all)`. Raises ModelError for an architecture that is not supported,
     RunError when the disk is too small.
     """
-    architecture = ARCHITECTURES.get(config.model_type)
-    if architecture is None:
-        raise ModelError(
-            f"Models of the kind {config.model_type} cannot be written as .gguf here; {', '.join(ARCHITECTURES)} can.",
-            "Merge it with `phinetune merge`, and convert the folder with llama.cpp's own script.",
-        )
+    architecture = architecture_of(config)
     names, packing, file_type = NAMES[architecture], *KINDS[check_kind(kind)]
     tensors = list(tensors)
     kinds = {tensor.name: _kind_of(names.to_gguf(tensor.name), tensor.shape, packing, tensors) for tensor in tensors}
@@ -93,7 +88,7 @@ def write_gguf(
     with atomic_file(path) as temporary, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         writer = gguf.GGUFWriter(temporary, architecture)
         try:
-            _add_facts(writer, facts)
+            add_facts(writer, facts, "model")
             _add_config(writer, config)
             writer.add_file_type(file_type)
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -144,8 +139,20 @@ def _pack(weight: torch.Tensor, kind: Kind, pool: ThreadPoolExecutor) -> np.ndar
     return np.concatenate(list(pool.map(lambda piece: gguf.quantize(piece, kind), pieces)))
 
 
-def _add_facts(writer: gguf.GGUFWriter, facts: GgufFacts) -> None:
-    writer.add_type("model")
+def architecture_of(config: Any) -> str:
+    """llama.cpp's name for the architecture. Raises ModelError for one that cannot be written."""
+    architecture = ARCHITECTURES.get(config.model_type)
+    if architecture is None:
+        raise ModelError(
+            f"Models of the kind {config.model_type} cannot be written as .gguf here; {', '.join(ARCHITECTURES)} can.",
+            "Merge it with `phinetune merge`, and convert the folder with llama.cpp's own script.",
+        )
+    return architecture
+
+
+def add_facts(writer: gguf.GGUFWriter, facts: GgufFacts, kind: str) -> None:
+    """What the file says of itself; `kind` is model or adapter."""
+    writer.add_type(kind)
     writer.add_name(facts.name)
     writer.add_description(facts.description)
     if facts.license:

@@ -18,6 +18,9 @@ def command(
     ),
     quantize: str = typer.Option("f16", help="How to pack: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0."),
     several: str | None = typer.Option(None, "--all", help="Several packings at once: q8_0,q4_0"),
+    adapter: bool = typer.Option(
+        False, "--adapter", help="The adapter alone, a few MB, for --lora beside the .gguf base model you have."
+    ),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     as_json: bool = AS_JSON,
 ) -> None:
@@ -25,6 +28,15 @@ def command(
 
     Example: phinetune gguf . --to my-model.gguf --quantize q8_0
     """
+    if adapter:
+        path = phinetune.export_gguf_adapter(run, to or Path("lora.gguf"), model=model)
+        size = path.stat().st_size / 1e6
+        if as_json:
+            print_json({"path": str(path), "megabytes": size})
+            return
+        print_line(f"Wrote the adapter alone to {path} ({size:.1f} MB).")
+        print_line(f"Use it with the base model's .gguf: llama-completion -m BASE.gguf --lora {path} -no-cnv -p …")
+        return
     kinds = [kind.strip() for kind in (several or quantize).split(",") if kind.strip()]
     with Bar(silent=as_json) as bar:
         written = phinetune.export_gguf(run, to, quantize=kinds, model=model, on_progress=bar.show)

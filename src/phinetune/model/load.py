@@ -43,12 +43,17 @@ class Base:
 
     @property
     def license(self) -> str | None:
-        return _LICENSES.get(self.hub_name or "")
+        return known_license(self.hub_name or "")
 
     @property
     def name_for_peft(self) -> str:
         """What the adapter names as its base: the hub's name where there is one, else the place on this machine."""
         return self.hub_name or self.spec
+
+
+def known_license(hub_name: str) -> str | None:
+    """The licence of a base model that we know, by its name on the hub."""
+    return _LICENSES.get(hub_name)
 
 
 def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
