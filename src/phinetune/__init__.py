@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from phinetune.api.answer import Answered, answer_sheet
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
@@ -32,6 +33,8 @@ _HOME = {
     "open_model": "phinetune.api.ask",
     "TunedModel": "phinetune.api.ask",
     "check": "phinetune.api.check",
+    "answer_sheet": "phinetune.api.answer",
+    "Answered": "phinetune.api.answer",
     "merge": "phinetune.api.export",
     "export_gguf": "phinetune.api.export",
     "export_gguf_adapter": "phinetune.api.export",
@@ -45,12 +48,14 @@ _HOME = {
 }
 
 __all__ = [
+    "Answered",
     "Exported",
     "PhinetuneError",
     "PromptTemplate",
     "Run",
     "Settings",
     "TunedModel",
+    "answer_sheet",
     "ask",
     "check",
     "contains_fact",

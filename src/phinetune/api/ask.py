@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +42,20 @@ class TunedModel:
             yield from generate.stream(self.model, self.encoder, question.strip(), settings)
 
     def answer_all(
-        self, questions: Sequence[str], *, base: bool = False, greedy: bool = True, **options: Any
+        self,
+        questions: Sequence[str],
+        *,
+        base: bool = False,
+        greedy: bool = True,
+        on_progress: Callable[[int], None] = lambda _: None,
+        **options: Any,
     ) -> list[str]:
-        """The answers to many questions, batched; greedy unless told otherwise."""
+        """The answers to many questions, batched; greedy unless told otherwise. `on_progress` is told how many are
+        done.
+        """
         settings = self._settings(greedy, options)
         with self._answering(base):
-            return generate.answers(self.model, self.encoder, [q.strip() for q in questions], settings)
+            return generate.answers(self.model, self.encoder, [q.strip() for q in questions], settings, on_progress)
 
     def _settings(self, greedy: bool, options: dict[str, Any]) -> GenerateSettings:
         given = {name: value for name, value in options.items() if value is not None}

@@ -37,15 +37,15 @@ def choose_columns(
 
     Raises SheetError when a sheet or column named by hand does not exist, or when no table has two columns of text.
     """
-    considered = _considered(tables, sheet)
+    visible = considered(tables, sheet)
     if question is None and answer is None:
-        found = [columns for table in considered if (columns := find_columns(table))]
+        found = [columns for table in visible if (columns := find_columns(table))]
         if not found:
-            raise _too_few_columns(considered)
+            raise _too_few_columns(visible)
     else:
-        found = [columns for table in considered if (columns := _by_hand(table, question, answer))]
+        found = [columns for table in visible if (columns := _by_hand(table, question, answer))]
         if not found:
-            raise _no_such_column(considered, question, answer)
+            raise _no_such_column(visible, question, answer)
     if all(columns.answer in columns.question for columns in found):
         raise SheetError(
             f'Question and answer are the same column "{found[0].answer_name}".', "Name two different columns."
@@ -57,7 +57,7 @@ def choose_columns(
     return chosen, [*_warn_of_choice(best), *_warn_of_sheets(tables, chosen, sheet)]
 
 
-def _considered(tables: Sequence[Table], sheet: str | None) -> list[Table]:
+def considered(tables: Sequence[Table], sheet: str | None) -> list[Table]:
     """The table named by hand, or the visible ones, or all where none is visible."""
     if sheet is None:
         return [table for table in tables if not table.hidden] or list(tables)
@@ -73,7 +73,7 @@ def _considered(tables: Sequence[Table], sheet: str | None) -> list[Table]:
 def _by_hand(table: Table, question: str | None, answer: str | None) -> Columns | None:
     """The named columns, the other one found by name or content; None if this table lacks one."""
     header = _header_with(table, question, answer)
-    asked, told = _place(header, question), _place(header, answer)
+    asked, told = place(header, question), place(header, answer)
     if (asked is None) != (question is None) or (told is None) != (answer is None):
         return None
     certainty = Certainty.BY_HAND
@@ -96,7 +96,7 @@ def _header_with(table: Table, *names: str | None) -> Header:
         columns = find_columns(table)
         found = columns.header if columns else likely_header(table)
     # Then "Bot" is no letter of a column either.
-    if any(_place(found, name) is None for name in given):
+    if any(place(found, name) is None for name in given):
         found = _row_with(table, given) or found
     return found
 
@@ -106,18 +106,18 @@ def _row_with(table: Table, names: Sequence[str]) -> Header | None:
     return next(headers, None)
 
 
-def _place(header: Header, name: str | None) -> int | None:
+def place(header: Header, name: str | None) -> int | None:
     """The column that a person means: by its header, else by letter ("C"), else by number ("3")."""
     if name is None:
         return None
     named = _named(header, name)
     if named is not None:
         return named
-    place = name.strip().upper()
+    called = name.strip().upper()
     letters = [letter(column) for column in range(header.width)]
-    if place in letters:
-        return letters.index(place)
-    return int(place) - 1 if place in map(str, range(1, header.width + 1)) else None
+    if called in letters:
+        return letters.index(called)
+    return int(called) - 1 if called in map(str, range(1, header.width + 1)) else None
 
 
 def _named(header: Header, name: str) -> int | None:
@@ -183,7 +183,7 @@ def _too_few_columns(tables: Sequence[Table]) -> SheetError:
 
 def _no_such_column(tables: Sequence[Table], question: str | None, answer: str | None) -> SheetError:
     header = _header_with(tables[0], question, answer)
-    missing = [name for name in (question, answer) if name is not None and _place(header, name) is None]
+    missing = [name for name in (question, answer) if name is not None and place(header, name) is None]
     if not missing:
         return _too_few_columns(tables)
     there = [header.label(column) for column in range(header.width)]

@@ -6,7 +6,7 @@ or where the model opens a next question of its own, as an untuned base model do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,17 @@ def stream(model: Any, encoder: Encoder, question: str, settings: GenerateSettin
     yield writing.answer()[len(shown) :]
 
 
-def answers(model: Any, encoder: Encoder, questions: Sequence[str], settings: GenerateSettings) -> list[str]:
-    """The answers to many questions, in their order. Questions of like length are answered together."""
+def answers(
+    model: Any,
+    encoder: Encoder,
+    questions: Sequence[str],
+    settings: GenerateSettings,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """The answers to many questions, in their order. Questions of like length are answered together.
+
+    `on_progress` is told how many are done.
+    """
     prompts = [encoder.prompt_ids(question) for question in questions]
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: dict[int, str] = {}
@@ -46,6 +55,7 @@ def answers(model: Any, encoder: Encoder, questions: Sequence[str], settings: Ge
             for writing, token in tokens:
                 writing.add(token)
         written |= {index: writing.answer() for index, writing in zip(chosen, writings, strict=True)}
+        on_progress(len(written))
     return [written[index] for index in range(len(questions))]
 
 

@@ -1,0 +1,75 @@
+"""`answer_sheet()`: a list of questions goes in, the same list with answers comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phinetune.api.ask import open_model
+from phinetune.api.run import Run
+from phinetune.artifacts.answer_sheet import check_ending, write_answers
+from phinetune.errors import RunError
+from phinetune.sheet.questions import find_questions
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was written. `column` holds the answers; rows without a question got none."""
+
+    path: Path
+    column: str
+    question_column: str
+    answers: int
+    rows_without_question: int
+    seconds: float
+
+
+def answer_sheet(
+    run: Run | str | Path,
+    sheet: str | Path,
+    to: str | Path = "answers.xlsx",
+    *,
+    question: str | None = None,
+    sheet_name: str | None = None,
+    base: bool = False,
+    greedy: bool = True,
+    overwrite: bool = False,
+    model: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    **options: Any,
+) -> Answered:
+    """Answer every question of `sheet` and write its rows with one more column to `to`, .xlsx or .csv.
+
+    `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned. Raises
+    SheetError when there are no questions, RunError when `to` is there already or cannot be written.
+    """
+    path = Path(to)
+    check_ending(path)
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} is there already.", "Choose another name with --to, or replace it with --overwrite.")
+    table = find_questions(sheet, question=question, sheet=sheet_name)
+    places = [place for place, text in enumerate(table.questions) if text]
+    tuned = open_model(run, model=model)
+    start = time.perf_counter()
+    written = tuned.answer_all(
+        [table.questions[place] for place in places],
+        base=base,
+        greedy=greedy,
+        on_progress=lambda done: on_progress("answering", done, len(places)),
+        **options,
+    )
+    answers = [""] * len(table.questions)
+    for place, answer in zip(places, written, strict=True):
+        answers[place] = answer
+    column = write_answers(path, table.columns, table.rows, answers)
+    return Answered(
+        path=path,
+        column=column,
+        question_column=table.question_column,
+        answers=len(places),
+        rows_without_question=len(table.questions) - len(places),
+        seconds=time.perf_counter() - start,
+    )

@@ -1,0 +1,68 @@
+"""Questions with their answers -> a workbook or a .csv file: every column that was there, and one more."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import xlsxwriter
+
+from phinetune.errors import RunError
+from phinetune.run_folder import atomic_file
+
+NEW_COLUMN = "Answer"
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_LONGEST_CELL = 32_767  # characters, Excel's own limit
+_WIDTHS = (12, 60)
+
+
+def write_answers(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], answers: Sequence[str]) -> str:
+    """Write the table to `path`, .xlsx or .csv; the name of the answers' column is returned.
+
+    Cells are text and nothing else: none becomes a formula. Raises RunError for another ending or a full disk.
+    """
+    check_ending(path)
+    name = _new_name(columns)
+    table = [[*columns, name], *([*row, answer] for row, answer in zip(rows, answers, strict=True))]
+    with atomic_file(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            with temporary.open("w", encoding="utf-8-sig", newline="") as file:
+                csv.writer(file).writerows([_defused(cell) for cell in row] for row in table)
+        else:
+            _write_workbook(temporary, table)
+    return name
+
+
+def check_ending(path: Path) -> None:
+    """Raises RunError for a file that is neither .xlsx nor .csv."""
+    if path.suffix.lower() not in (".xlsx", ".csv"):
+        raise RunError(f"Answers cannot be written to {path.name}.", "Name a file that ends in .xlsx or .csv.")
+
+
+def _new_name(columns: Sequence[str]) -> str:
+    taken = {column.casefold() for column in columns}
+    names = (
+        NEW_COLUMN,
+        f"{NEW_COLUMN} (model)",
+        *(f"{NEW_COLUMN} ({number})" for number in range(2, len(columns) + 3)),
+    )
+    return next(name for name in names if name.casefold() not in taken)
+
+
+def _write_workbook(path: Path, table: Sequence[Sequence[str]]) -> None:
+    with xlsxwriter.Workbook(path) as book:
+        sheet = book.add_worksheet("Answers")
+        bold, text = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
+        for row, cells in enumerate(table):
+            for column, cell in enumerate(cells):
+                sheet.write_string(row, column, cell[:_LONGEST_CELL], bold if row == 0 else text)
+        for column in range(len(table[0])):
+            longest = max(len(cells[column]) for cells in table)
+            sheet.set_column(column, column, min(max(longest, _WIDTHS[0]), _WIDTHS[1]))
+        sheet.freeze_panes(1, 0)
+
+
+def _defused(cell: str) -> str:
+    """Spreadsheet programs compute what begins like a formula; behind an apostrophe it is text."""
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell

@@ -1,0 +1,58 @@
+"""phinetune answer"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+import phinetune
+from phinetune.cli.options import AS_JSON
+from phinetune.cli.render import Bar, duration, print_json, print_line
+
+
+def command(
+    run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
+    sheet: Path = typer.Option(..., "--sheet", help="The file with the questions: .xlsx, .csv, …"),
+    to: Path = typer.Option(Path("answers.xlsx"), "--to", help="The file to write, .xlsx or .csv."),
+    question: str | None = typer.Option(None, help="Column with the questions; found by its name when left out."),
+    sheet_name: str | None = typer.Option(None, help="Sheet of the workbook to use."),
+    base: bool = typer.Option(False, "--base", help="Ask the base model, without what it has learned."),
+    sample: bool = typer.Option(False, "--sample", help="Vary the answers; otherwise always the likeliest word."),
+    temperature: float | None = typer.Option(None, help="With --sample: higher is more varied."),
+    top_p: float | None = typer.Option(None, help="With --sample: share of likely words to choose from."),
+    max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
+    seed: int | None = typer.Option(None, help="Repeat sampled answers."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file --to if it is there."),
+    model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Answer every question of a sheet: its rows come back with one more column.
+
+    Example: phinetune answer . --sheet new_questions.xlsx --to answers.xlsx
+    """
+    with Bar(silent=as_json) as bar:
+        done = phinetune.answer_sheet(
+            run,
+            sheet,
+            to,
+            question=question,
+            sheet_name=sheet_name,
+            base=base,
+            greedy=not sample,
+            overwrite=overwrite,
+            model=model,
+            on_progress=bar.show,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        )
+    if as_json:
+        print_json(vars(done) | {"path": str(done.path)})
+        return
+    left_out = f" {done.rows_without_question} rows have no question." if done.rows_without_question else ""
+    print_line(
+        f'Answered {done.answers} questions of the column "{done.question_column}" in {duration(done.seconds)}: '
+        f'{done.path}, column "{done.column}".{left_out}'
+    )

@@ -1,0 +1,76 @@
+"""A list of questions goes in, the same list with answers comes out."""
+
+from __future__ import annotations
+
+import csv
+
+import openpyxl
+import pytest
+import toys
+import xlsxwriter
+
+import phinetune
+from phinetune.errors import RunError, SheetError
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["No.", "Question", "Note"])
+        for row, (question, _) in enumerate(toys.PAIRS, start=1):
+            sheet.write_row(row, 0, [row, question, "=1+1" if row == 2 else "keep me"])
+        sheet.write_row(len(toys.PAIRS) + 1, 0, [99, "", "no question here"])
+    return path
+
+
+def test_answers_stand_beside_their_questions_and_every_column_is_kept(toy_run, questions, tmp_path):
+    seen = []
+    done = phinetune.answer_sheet(
+        toy_run,
+        questions,
+        tmp_path / "out.xlsx",
+        max_new_tokens=30,
+        on_progress=lambda *progress: seen.append(progress),
+    )
+    assert (done.answers, done.rows_without_question, done.column) == (len(toys.PAIRS), 1, "Answer")
+    assert seen[-1] == ("answering", len(toys.PAIRS), len(toys.PAIRS))
+    rows = list(openpyxl.load_workbook(done.path).active.iter_rows(values_only=True))
+    assert rows[0] == ("No.", "Question", "Note", "Answer")
+    expected = phinetune.open_model(toy_run).answer_all([question for question, _ in toys.PAIRS], max_new_tokens=30)
+    assert [row[1] for row in rows[1:-1]] == [question for question, _ in toys.PAIRS]
+    assert [row[3] for row in rows[1:-1]] == expected
+    assert rows[-1][2] == "no question here"
+    assert not rows[-1][3]
+
+
+def test_no_cell_becomes_a_formula(toy_run, tmp_path):
+    sheet = tmp_path / "list.csv"
+    sheet.write_text('Question,Note\nWho?,"=HYPERLINK(""http://x"")"\nWhen?,@SUM(A1)\n', encoding="utf-8")
+    book = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.xlsx", max_new_tokens=4).path
+    assert all(cell.data_type == "s" for row in openpyxl.load_workbook(book).active for cell in row if cell.value)
+    text = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.csv", max_new_tokens=4).path
+    with text.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[1][1] == '\'=HYPERLINK("http://x")'
+    assert rows[2][1] == "'@SUM(A1)"
+
+
+def test_a_column_of_old_answers_is_kept(toy_run, tmp_path):
+    sheet = tmp_path / "list.csv"
+    sheet.write_text("Question,Answer\nWho?,old\n", encoding="utf-8")
+    done = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.csv", max_new_tokens=4)
+    assert done.column == "Answer (model)"
+    assert "old" in done.path.read_text(encoding="utf-8-sig")
+
+
+def test_bad_wishes_are_clear_errors(toy_run, questions, tmp_path):
+    with pytest.raises(RunError, match=r"cannot be written to a\.pdf"):
+        phinetune.answer_sheet(toy_run, questions, tmp_path / "a.pdf", max_new_tokens=2)
+    (tmp_path / "a.xlsx").write_text("mine")
+    with pytest.raises(RunError, match="is there already"):
+        phinetune.answer_sheet(toy_run, questions, tmp_path / "a.xlsx")
+    with pytest.raises(SheetError, match="no file"):
+        phinetune.answer_sheet(toy_run, tmp_path / "none.xlsx", tmp_path / "b.xlsx")
+    assert (tmp_path / "a.xlsx").read_text() == "mine"
