@@ -8,7 +8,9 @@ from pathlib import Path
 
 from phinetune.errors import RunError
 from phinetune.run_folder import RECIPE, write_json
-from phinetune.settings import GenerateSettings
+from phinetune.settings import DEFAULT_TEMPLATE, DataSettings, GenerateSettings
+
+RECIPE_KEY = "phinetune.recipe"  # in the header of a .gguf file
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Recipe:
             temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens, seed=None
         )
 
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
     def write(self, model: Path) -> None:
         write_json(model / RECIPE, asdict(self))
 
@@ -34,10 +39,34 @@ class Recipe:
 def read_recipe(model: Path) -> Recipe:
     """The recipe in a model folder. Raises RunError when it is damaged."""
     try:
-        recipe = Recipe(**json.loads((model / RECIPE).read_text(encoding="utf-8")))
+        text = (model / RECIPE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise _damaged(model / RECIPE) from None
+    return parse_recipe(text, model / RECIPE)
+
+
+def parse_recipe(text: str, place: Path) -> Recipe:
+    """The recipe in `text`, which stands in `place`. Raises RunError when it is damaged."""
+    try:
+        recipe = Recipe(**json.loads(text))
         recipe.generate()
-    except (OSError, ValueError, TypeError):
-        raise RunError(
-            f"{model / RECIPE} is damaged.", "Copy the model folder again from where you trained it, or train again."
-        ) from None
+    except (ValueError, TypeError):
+        raise _damaged(place) from None
     return recipe
+
+
+def default_recipe(base_model: str) -> Recipe:
+    """For a model that says nothing of how it was trained."""
+    defaults = GenerateSettings()
+    return Recipe(
+        base_model=base_model,
+        template=DEFAULT_TEMPLATE,
+        max_length=DataSettings.model_fields["max_length"].default,
+        temperature=defaults.temperature,
+        top_p=defaults.top_p,
+        max_new_tokens=defaults.max_new_tokens,
+    )
+
+
+def _damaged(place: Path) -> RunError:
+    return RunError(f"{place} is damaged.", "Copy the model again from where you trained it, or train again.")

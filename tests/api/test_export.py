@@ -128,8 +128,10 @@ def test_several_packings_at_once_with_modelfile_and_page(run, tmp_path):
     text = (tmp_path / "t.q8_0.gguf.Modelfile").read_text()
     assert "FROM ./t.q8_0.gguf" in text
     assert 'TEMPLATE """### Question: {{ .Prompt }}\n\n### Answer:"""' in text
-    assert 'PARAMETER stop "### Question:"' in text
-    assert 'PARAMETER stop "<|endoftext|>"' in text
+    assert 'PARAMETER stop """### Question:"""' in text
+    assert 'PARAMETER stop """<|endoftext|>"""' in text
+    assert str(tmp_path) not in (tmp_path / "t.q8_0.gguf").read_bytes()[:20_000].decode("latin-1")
+    assert str(run.folder.root.parent) not in (tmp_path / "t.q8_0.gguf").read_bytes()[:20_000].decode("latin-1")
     page = (tmp_path / "t.q8_0.gguf.txt").read_text()
     for program in ("llama.cpp", "Ollama", "LM Studio"):
         assert program in page
@@ -168,3 +170,23 @@ def test_nothing_that_is_there_is_overwritten(run, tmp_path):
     with pytest.raises(RunError, match="is there already"):
         phinetune.merge(run, tmp_path)
     assert (tmp_path / "t.gguf").read_text() == "mine"
+
+
+def test_a_merged_folder_and_a_gguf_file_are_asked_like_the_run(run, tmp_path):
+    tuned = phinetune.open_model(run, dtype="fp32")
+    expected = tuned.answer_all(QUESTIONS, max_new_tokens=20)
+    merged = phinetune.merge(run, tmp_path / "merged", dtype="fp32").path
+    [file] = phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["f32"])
+    for form in (merged, file.path):
+        opened = phinetune.open_model(form, dtype="fp32")
+        assert opened.answer_all(QUESTIONS, max_new_tokens=20) == expected
+        assert opened.encoder.template == tuned.encoder.template
+        assert not opened.has_base
+        with pytest.raises(SettingsError, match="is merged"):
+            opened.ask("Who?", base=True)
+    [again] = phinetune.export_gguf(merged, tmp_path / "again.gguf", quantize=["f32"])
+    assert again.loss == pytest.approx(file.loss, abs=1e-4)
+    with pytest.raises(RunError, match="merged model already"):
+        phinetune.merge(merged, tmp_path / "twice")
+    with pytest.raises(RunError, match="no adapter apart"):
+        phinetune.export_gguf_adapter(merged, tmp_path / "lora.gguf")

@@ -8,7 +8,7 @@ import torch
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
 from phinetune.model.flash import Rotate, document_bounds, flash_document_attention, has_flash
 
-HAS_GPU = torch.cuda.is_available() and has_flash(torch.device("cuda"), torch.bfloat16)
+HAS_GPU = torch.cuda.is_available() and has_flash(torch.device("cuda"), torch.bfloat16, 80)
 
 
 def test_rotation_and_its_gradient_turn_forth_and_back():
@@ -33,7 +33,7 @@ def test_bounds_say_where_documents_begin_and_end():
 
 
 def test_a_processor_has_no_such_kernel():
-    assert not has_flash(torch.device("cpu"), torch.bfloat16)
+    assert not has_flash(torch.device("cpu"), torch.bfloat16, 80)
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="needs an NVIDIA GPU of compute capability 8.0")

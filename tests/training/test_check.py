@@ -6,7 +6,7 @@ import pytest
 import torch
 import toys
 
-from phinetune.errors import ModelError, TrainingError
+from phinetune.errors import ModelError, SettingsError, TrainingError
 from phinetune.model import lora
 from phinetune.model.rows import fast_row_loss
 from phinetune.settings import LoraSettings
@@ -50,6 +50,58 @@ def test_a_fast_way_that_gives_other_numbers_is_not_taken_and_the_person_is_told
         assert row_loss.__qualname__.startswith("plain_row_loss")
         assert warning.code == "slow_path"
         assert "the result is the same" in warning.message
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loss):  # noqa: ARG004
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):  # noqa: ARG004
+        return 2 * gradient
+
+
+def test_a_fast_way_with_a_wrong_gradient_is_not_taken(monkeypatch):
+    def wrong(model):
+        right = fast_row_loss(model)
+        return lambda *arguments: _WrongGradient.apply(right(*arguments))
+
+    monkeypatch.setattr(check, "fast_row_loss", wrong)
+    with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("plain_row_loss")
+        assert warning.code == "slow_path"
+
+
+def test_a_kernel_that_this_machine_does_not_have_is_no_obstacle(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(check, "fast_row_loss", lambda model: missing)
+    with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("plain_row_loss")
+        assert warning.code == "slow_path"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_knows_the_sheet_by_heart_is_proven_all_the_same(dtype):
+    base = toys.llama().to(dtype)
+    torch.nn.init.zeros_(base.lm_head.weight)  # every answer at the same odds, and no gradient at all
+    with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
+        assert row_loss.__qualname__.startswith("fast_row_loss")
+        assert warning is None
+
+
+def test_pairs_beyond_the_window_of_a_model_are_refused():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = _adapted(MistralForCausalLM(config))
+    with pytest.raises(SettingsError, match="looks back no further than 8"), proven_row_loss(model, _examples()):
+        pass
 
 
 def test_other_architectures_go_the_plain_way_without_a_word():

@@ -1,4 +1,4 @@
-"""`ask()` and `open_model()`: a finished run answers."""
+"""`ask()` and `open_model()`: a finished run answers, as do its merged folder and its .gguf file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from phinetune.api.run import Run
 from phinetune.errors import SettingsError
 from phinetune.model import lora
 from phinetune.model.device import pick_device, pick_dtype
-from phinetune.model.load import load_base
-from phinetune.recipe import read_recipe
+from phinetune.model.gguf_base import gguf_note
+from phinetune.model.load import Base, load_base
+from phinetune.recipe import RECIPE_KEY, Recipe, default_recipe, parse_recipe, read_recipe
 from phinetune.run_folder import find_model
 from phinetune.settings import GenerateSettings, load
 from phinetune.tokens.encode import Encoder
@@ -64,25 +67,54 @@ class TunedModel:
         values = self.defaults.model_dump() | given
         return load(flags={f"generate.{name}": value for name, value in values.items()}).generate
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the untuned base model can be asked too: a merged model has lost it."""
+        return isinstance(self.model, PeftModel)
+
     def _answering(self, base: bool) -> AbstractContextManager[Any]:
+        if base and not self.has_base:
+            raise SettingsError(
+                "This model is merged: what it learned cannot be taken out of it again.",
+                "Ask the base model through the run that it was merged from.",
+            )
         return self.model.disable_adapter() if base else nullcontext()
 
 
 def open_model(
     run: Run | str | Path, *, model: str | None = None, device: str = "auto", dtype: str = "auto"
 ) -> TunedModel:
-    """Load the tuned model of a finished run, given as a Run or the folder it is in. `model` is where its base model
-    is now, when that is no longer where it was in training.
+    """Load a tuned model: a Run, the folder it is in, a folder that it was merged into, or its .gguf file. `model` is
+    where its base model is now, when that is no longer where it was in training.
 
-    Raises RunError without a finished run there, ModelError when its base model cannot be had.
+    A .gguf file that is not ours is asked with the default prompt. Raises RunError without a tuned model there,
+    ModelError when its base model cannot be had.
     """
-    folder = find_model(run.folder.root if isinstance(run, Run) else run)
-    recipe = read_recipe(folder)
     where = pick_device(device)
-    base = load_base(model or recipe.base_model, pick_dtype(where, dtype), where)
+    number_format = pick_dtype(where, dtype)
+    path = Path(run.folder.root if isinstance(run, Run) else run)
+    if path.is_file():
+        base = load_base(str(path), number_format, where)
+        note = gguf_note(path, RECIPE_KEY) if base.kind == "gguf" else None
+        recipe = parse_recipe(note, path) if note is not None else default_recipe(str(path))
+        return TunedModel(base.model, _encoder(base, recipe), recipe.generate())
+    folder = find_model(path)
+    recipe = read_recipe(folder)
+    if is_merged(folder):
+        base = load_base(str(folder), number_format, where)
+        return TunedModel(base.model, _encoder(base, recipe), recipe.generate())
+    base = load_base(model or recipe.base_model, number_format, where)
     adapted = lora.load_adapter(base.model, folder).to(where)
-    encoder = Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
-    return TunedModel(adapted, encoder, recipe.generate())
+    return TunedModel(adapted, _encoder(base, recipe), recipe.generate())
+
+
+def is_merged(folder: Path) -> bool:
+    """Whether a model folder holds a whole model and no adapter."""
+    return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+
+
+def _encoder(base: Base, recipe: Recipe) -> Encoder:
+    return Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
 
 
 def ask(run: Run | str | Path, question: str, **options: Any) -> str:

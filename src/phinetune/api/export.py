@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import torch
+from transformers import PreTrainedModel
 
-from phinetune.api.ask import TunedModel, open_model
+from phinetune.api.ask import TunedModel, is_merged, open_model
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, check_kind, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
@@ -21,12 +23,13 @@ from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
-from phinetune.recipe import read_recipe
+from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import RECIPE, find_model, write_text
 from phinetune.tokens.encode import Example
 from phinetune.use.agreement import mean_loss, probes
 
 _SHARE_OF_MEMORY = 0.6
+_OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
 OnProgress = Callable[[str, int, int], None]
 
 # How far the loss of another form may lie from the adapter's, in nats per token of the model's own answers; beyond
@@ -64,25 +67,29 @@ def merge(
         raise SettingsError(f"There is no number format called {dtype}.", "Choose auto, bf16, fp16 or fp32.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already.", "Choose another place with --to, or remove it first.")
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    if is_merged(source):
+        raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
     tuned = _open_exactly(run, model)
     base = tuned.model.get_base_model()
     wanted = pick_dtype(torch.device("cpu"), dtype)
     examples, adapter_loss = _measure(tuned)
-    source = find_model(run.folder.root if isinstance(run, Run) else run)
     write_merged(
         folder,
         merged_tensors(tuned.model),
         base.config,
         base.generation_config,
+        replace(read_recipe(source), base_model=str(folder.resolve())),
         [file for file in sorted(source.iterdir()) if _goes_along(file)],
         wanted,
         lambda done, total: on_progress("merging", done, total),
     )
+    measured_in = base.dtype
     del base, tuned  # one model in memory at a time
     merged = load_base(str(folder), wanted, pick_device("cpu")).model
     kind = dtype_name(wanted)
     exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples))
-    _refuse_if_wrong(exported)
+    _refuse_if_wrong(exported, measured_in)
     return exported
 
 
@@ -107,7 +114,7 @@ def export_gguf(
         if path.exists():
             raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
     tuned = _open_exactly(run, model)
-    base = tuned.model.get_base_model()
+    base = _whole(tuned)
     examples, adapter_loss = _measure(tuned)
     facts = _facts(tuned)
     for kind, path in zip(kinds, paths, strict=True):
@@ -128,7 +135,7 @@ def export_gguf(
         read_back = load_base(str(path), compute, pick_device("cpu")).model
         written.append(Exported(path, kind, _megabytes(path), adapter_loss, mean_loss(read_back, examples)))
         del read_back
-        _refuse_if_wrong(written[-1])
+        _refuse_if_wrong(written[-1], compute)
     return written
 
 
@@ -145,22 +152,41 @@ def export_gguf_adapter(
     if path.exists():
         raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
     tuned = open_model(run, model=model, device="cpu")
+    if not tuned.has_base:
+        raise RunError("A merged model has no adapter apart.", "Give the run that it was merged from.")
     write_gguf_adapter(path, tuned.model, _facts(tuned), kind)
     return path
 
 
 def _facts(tuned: TunedModel) -> GgufFacts:
-    name = tuned.model.peft_config["default"].base_model_name_or_path or ""
-    license = known_license(name)
-    return GgufFacts(f"{Path(name).name or 'model'} tuned", name, license, "Tuned on questions and answers.")
+    name = tuned.model.peft_config["default"].base_model_name_or_path or "" if tuned.has_base else ""
+    defaults = tuned.defaults
+    recipe = Recipe(
+        base_model=name,
+        template=tuned.encoder.template.text,
+        max_length=tuned.encoder.max_length,
+        temperature=defaults.temperature,
+        top_p=defaults.top_p,
+        max_new_tokens=defaults.max_new_tokens,
+    )
+    # A place on this machine is nobody's business: only a name on the hub goes into a file that is passed on.
+    hub_name = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
+    title = f"{(hub_name or 'model').rpartition('/')[2]} tuned"
+    recipe = replace(recipe, base_model=hub_name or "")
+    return GgufFacts(title, hub_name, known_license(name), "Tuned on questions and answers.", recipe)
+
+
+def _whole(tuned: TunedModel) -> PreTrainedModel:
+    model: PreTrainedModel = tuned.model.get_base_model() if tuned.has_base else tuned.model
+    return model
 
 
 def _open_exactly(run: Run | str | Path, model: str | None) -> TunedModel:
     """The tuned model in fp32, so that its weights are rounded once, when written; where that would fill the memory,
     in the format it is computed in.
     """
-    recipe = read_recipe(find_model(run.folder.root if isinstance(run, Run) else run))
-    path = find(model or recipe.base_model)
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    path = source if is_merged(source) else find(model or read_recipe(source).base_model)
     files = path.glob("*.safetensors") if path.is_dir() else ()
     count = gguf_summary(path).parameters if path.is_file() else sum(file.stat().st_size for file in files) // 2
     fits = 4 * count < _SHARE_OF_MEMORY * psutil.virtual_memory().available
@@ -172,9 +198,14 @@ def _measure(tuned: TunedModel) -> tuple[list[Example], float]:
     return examples, mean_loss(tuned.model, examples)
 
 
-def _refuse_if_wrong(exported: Exported) -> None:
-    """Raises ModelError, and removes the files, when a form says something else than the adapter."""
+def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
+    """Raises ModelError, and removes the files, when a form says something else than the adapter.
+
+    `measured_in` is the number format that the adapter's loss was computed in: it rounds too.
+    """
     allowed = _ROUNDING.get(exported.kind)
+    if allowed is not None:
+        allowed = max(allowed, _ROUNDING[dtype_name(measured_in)])
     if allowed is None or abs(exported.loss - exported.adapter_loss) <= allowed:
         return
     if exported.path.is_dir():
@@ -216,7 +247,7 @@ def _write_companions(path: Path, tuned: TunedModel) -> None:
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
-        context=tuned.model.get_base_model().config.max_position_embeddings,
+        context=min(_whole(tuned).config.max_position_embeddings, _OLLAMA_CONTEXT),
     )
     ollama, page = _companions(path)
     write_text(ollama, modelfile(use))

@@ -18,6 +18,8 @@ from phinetune.artifacts.plots import draw_run
 from phinetune.model import lora
 from phinetune.model.device import describe, dtype_name
 from phinetune.model.load import Base
+from phinetune.model.ops import ops_for
+from phinetune.model.ops.plain import PLAIN
 from phinetune.recipe import Recipe
 from phinetune.run_folder import RunFolder, atomic_folder, write_json
 from phinetune.settings import Settings
@@ -35,6 +37,7 @@ def run_config(settings: Settings, sheet: Path, device: torch.device, dtype: tor
         "data_file": {"name": sheet.name, "sha256": hashlib.sha256(sheet.read_bytes()).hexdigest()},
         "device": describe(device),
         "dtype": dtype_name(dtype),
+        "kernels": "plain" if ops_for(torch.empty(0, dtype=dtype, device=device)) is PLAIN else "native",
         "seed": settings.train.seed,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("phinetune", "torch", "transformers", "peft")},
@@ -50,6 +53,7 @@ def fingerprint(config: dict[str, Any]) -> dict[str, Any]:
         "sheet": config["data_file"]["sha256"][:12],
         "model": settings["model"],
         "dtype": config["dtype"],
+        "kernels": config["kernels"],
         **decided,
     }
 

@@ -24,6 +24,7 @@ from phinetune.artifacts.merge import require_space
 from phinetune.errors import ModelError, SettingsError
 from phinetune.model.gguf_names import ARCHITECTURES, NAMES, TensorNames, interleave
 from phinetune.model.merge import MergedTensor
+from phinetune.recipe import RECIPE_KEY, Recipe
 from phinetune.run_folder import atomic_file
 
 Kind: TypeAlias = gguf.GGMLQuantizationType
@@ -53,6 +54,7 @@ class GgufFacts:
     base_name: str | None
     license: str | None
     description: str
+    recipe: Recipe
 
 
 def check_kind(kind: str) -> str:
@@ -155,6 +157,7 @@ def add_facts(writer: gguf.GGUFWriter, facts: GgufFacts, kind: str) -> None:
     writer.add_type(kind)
     writer.add_name(facts.name)
     writer.add_description(facts.description)
+    writer.add_string(RECIPE_KEY, facts.recipe.to_text())
     if facts.license:
         writer.add_license(facts.license)
     if facts.base_name and "/" in facts.base_name:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from phinetune.errors import RunError
 from phinetune.model.merge import MergedTensor
+from phinetune.recipe import Recipe
 from phinetune.run_folder import atomic_folder
 
 _SHARD_BYTES = 1 << 30
@@ -27,11 +28,12 @@ def write_merged(
     tensors: Iterable[MergedTensor],
     config: Any,
     generation_config: Any,
+    recipe: Recipe,
     companions: Sequence[Path],
     dtype: torch.dtype,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Write the merged model in `dtype`, with copies of the `companions`: tokenizer files, recipe, card.
+    """Write the merged model in `dtype`, with its recipe and copies of the `companions`: tokenizer, card.
 
     `on_progress(bytes written, bytes in all)` is called after every shard. Raises RunError when the disk is too small,
     before anything is written.
@@ -63,7 +65,9 @@ def write_merged(
         plain = type(config).from_dict(config.to_dict())
         plain.dtype = dtype
         plain.save_pretrained(temporary)
-        generation_config.save_pretrained(temporary)
+        # Not save_pretrained: it refuses settings of base models that loading takes, such as a temperature alone.
+        (temporary / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
+        recipe.write(temporary)
         for file in companions:
             shutil.copyfile(file, temporary / file.name)
 

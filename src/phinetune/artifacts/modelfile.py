@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 _GO_TEMPLATE = "{{ .Prompt }}"
@@ -22,9 +21,13 @@ class Use:
 
 
 def modelfile(use: Use) -> str:
-    """The text of an Ollama Modelfile: template, stop strings and sampling as in training."""
-    template = use.prompt.replace("{question}", _GO_TEMPLATE)
-    stops = "".join(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}\n" for stop in use.stops)
+    """The text of an Ollama Modelfile: template, stop strings and sampling as in training.
+
+    Ollama reads what stands between triple quotes as it is, without escapes, and what stands between double braces in
+    a template as its own fields.
+    """
+    template = _GO_TEMPLATE.join(part.replace("{{", '{{ "{{" }}') for part in use.prompt.split("{question}"))
+    stops = "".join(f'PARAMETER stop """{stop}"""\n' for stop in use.stops)
     return (
         f"FROM ./{use.file}\n"
         f'TEMPLATE """{template}"""\n'

@@ -15,6 +15,7 @@ from phinetune.errors import PhinetuneError
 VERBS = {
     "train": "Fine-tune a model on a spreadsheet of questions and answers.",
     "ask": "Ask a tuned model a question.",
+    "chat": "Ask a tuned model one question after the other.",
     "answer": "Answer every question of a sheet.",
     "merge": "Write a tuned model as an ordinary folder without an adapter.",
     "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",

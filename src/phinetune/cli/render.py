@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +57,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def print_json_line(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
 def print_line(text: str) -> None:
     _console().print(safe(text))
 
@@ -63,6 +68,19 @@ def print_line(text: str) -> None:
 def say(piece: str) -> None:
     """A piece of an answer, at once."""
     print(piece.translate(dict.fromkeys((*range(9), *range(11, 32), 127))), end="", flush=True)
+
+
+def prompt(sign: str) -> str | None:
+    """A line from the person, with history and editing on a terminal; None at the end of the input."""
+    if sys.stdin.isatty():
+        with suppress(ModuleNotFoundError):  # on Windows
+            import readline  # noqa: F401 (importing it gives input() a history)
+    try:
+        return input(sign if sys.stdin.isatty() else "")
+    except EOFError:
+        if sys.stdin.isatty():
+            print()
+        return None
 
 
 def show_error(error: PhinetuneError) -> None:

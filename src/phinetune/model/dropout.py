@@ -61,13 +61,20 @@ class PlaceDrops:
 
 @dataclass(frozen=True)
 class MaskDrops:
-    kept: torch.Tensor  # bool, of x's shape
+    """A mask that is drawn again from its seed whenever it is wanted, so that none is kept until the way back."""
+
+    seed: int
+    share: float
 
     def dropped(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.kept
+        return x * self._kept(x)
 
     def add_dropped_(self, total: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return total.add_(x.mul_(self.kept))
+        return total.add_(x.mul_(self._kept(x)))
+
+    def _kept(self, x: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator(x.device).manual_seed(self.seed)
+        return torch.rand(x.shape, device=x.device, generator=generator) >= self.share
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,15 @@ class HashDrops:
 
 
 def draw(x: torch.Tensor, share: float) -> Drops:
-    """Choose elements of x's shape to drop, each with probability `share`, by torch's generator of x's device."""
+    """Choose elements of x's shape to drop, each with probability `share`.
+
+    torch's CPU generator decides, also for a GPU: it is the one that recomputed activations find as it was.
+    """
     if share == 0:
         return NoDrops()
-    if x.device.type != "cpu":
-        return MaskDrops(torch.rand(x.shape, device=x.device) >= share)
     if isinstance(ops := ops_for(x), NativeOps):
         return HashDrops(ops, int(torch.randint(2**32, ())), round(share * 2**32))
-    if share < _SPARSE_BELOW:
+    if x.device.type == "cpu" and share < _SPARSE_BELOW:
         count = int(torch.poisson(torch.tensor(-x.numel() * math.log1p(-share), dtype=torch.float64)))
         return PlaceDrops(torch.randint(x.numel(), (count,)))
-    return MaskDrops(torch.rand(x.shape) >= share)
+    return MaskDrops(int(torch.randint(2**62, ())), share)

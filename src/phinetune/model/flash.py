@@ -15,16 +15,22 @@ import torch
 
 from phinetune.model.documents import rotate
 
+_WIDEST_HEAD = 256
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # a build of torch without it
     varlen_attn = None  # type: ignore[assignment]
 
 
-def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+def has_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether the kernel takes heads of `head_dim` numbers in `dtype` on `device`: 8, 16, … 256, NVIDIA alone."""
     return (
         varlen_attn is not None
         and device.type == "cuda"
+        and torch.version.hip is None
+        and head_dim % 8 == 0
+        and head_dim <= _WIDEST_HEAD
         and dtype in (torch.bfloat16, torch.float16)
         and torch.cuda.get_device_capability(device) >= (8, 0)
     )

@@ -88,6 +88,12 @@ def gguf_summary(path: Path) -> GgufSummary:
     )
 
 
+def gguf_note(path: Path, key: str) -> str | None:
+    """A text that stands in the header under `key`. Raises ModelError when it is not a whole GGUF file."""
+    note = open_gguf(path).metadata.get(key)
+    return note if isinstance(note, str) else None
+
+
 @dataclass(frozen=True)
 class _Source:
     """The rows of a stored tensor that make one parameter."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
+from transformers import PreTrainedModel
 
 _WRAPPED = ".base_layer"
 
@@ -25,9 +26,9 @@ class MergedTensor:
     make: Callable[[], torch.Tensor]
 
 
-def merged_tensors(model: PeftModel) -> Iterator[MergedTensor]:
-    """Every parameter of the base model with the adapter in it, in the model's order; tied ones once."""
-    base = model.get_base_model()
+def merged_tensors(model: PeftModel | PreTrainedModel) -> Iterator[MergedTensor]:
+    """Every parameter of the model, with its adapter in it if it has one, in the model's order; tied ones once."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     adapted = {f"{name}.base_layer.weight": m for name, m in base.named_modules() if isinstance(m, PeftLinear)}
     for name, parameter in base.named_parameters():
         if ".lora_" in name:

@@ -67,7 +67,7 @@ def _attend(model: PreTrainedModel, positions: torch.Tensor, lengths: tuple[int,
     heads, kv_heads, head_dim = layers.heads(model)
     device = positions.device
     cos, sin = layers.rotation(model, positions)
-    if has_flash(device, model.dtype):
+    if has_flash(device, model.dtype, head_dim):
         bounds, longest = document_bounds(lengths, device), max(lengths)
 
         def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:

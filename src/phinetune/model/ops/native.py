@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,19 +31,20 @@ def load() -> NativeOps | None:
     """The compiled kernels, or None where they cannot be had."""
     if os.environ.get("PHINETUNE_NATIVE") == "0":
         return None
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        return None
+    if "CC" in os.environ:
+        compilers = [shlex.split(os.environ["CC"])]
+    else:
+        compilers = [[path] for path in map(shutil.which, _COMPILERS) if path is not None]
     with tempfile.TemporaryDirectory(prefix="phinetune-") as folder:
         compiled, library = Path(folder, "kernels.o"), Path(folder, "kernels.so")
-        try:
-            # Linked without OpenMP's runtime: the names are found in the one that torch has loaded already. Two
-            # runtimes would each keep a set of threads spinning on the same cores.
-            _run(compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled))
-            _run(compiler, "-shared", str(compiled), "-o", str(library))
-            return NativeOps(ctypes.CDLL(str(library)))
-        except (OSError, subprocess.SubprocessError):
-            return None
+        for compiler in filter(None, compilers):
+            with suppress(OSError, subprocess.SubprocessError):
+                # Linked without OpenMP's runtime: the names are found in the one that torch has loaded already. Two
+                # runtimes would each keep a set of threads spinning on the same cores.
+                _run(*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled))
+                _run(*compiler, "-shared", str(compiled), "-o", str(library))
+                return NativeOps(ctypes.CDLL(str(library)))
+    return None
 
 
 def _run(*command: str) -> None:

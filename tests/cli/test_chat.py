@@ -1,0 +1,60 @@
+"""The chat: questions and wishes on standard input, answers on standard output."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+import toys
+
+import phinetune
+from phinetune.cli import main
+
+
+def _chat(monkeypatch, capsys, model, *lines: str, flags: tuple[str, ...] = ()) -> str:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+    with pytest.raises(SystemExit) as done:
+        main(["chat", str(model), "--greedy", "--max-new-tokens", "20", *flags])
+    assert not done.value.code
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tuned(toy_run):
+    return phinetune.open_model(toy_run)
+
+
+def test_it_answers_as_ask_does_and_switches_between_base_and_tuned(toy_run, tuned, monkeypatch, capsys):
+    question = toys.PAIRS[0][0]
+    answer, base = (tuned.ask(question, base=b, greedy=True, max_new_tokens=20) for b in (False, True))
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, question, "/base", question, "/both", question)
+    shown = base.translate(dict.fromkeys((*range(9), *range(11, 32), 127)))  # what a terminal must not obey
+    assert out == f"{answer}\n{shown}\nbase: {shown}\ntuned: {answer}\n"
+
+
+def test_scripts_get_a_json_object_a_line(toy_run, tuned, monkeypatch, capsys):
+    question = toys.PAIRS[0][0]
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, "/both", question, flags=("--json",))
+    base, answer = map(json.loads, out.splitlines())
+    assert answer == {
+        "question": question,
+        "answer": tuned.ask(question, greedy=True, max_new_tokens=20),
+        "model": "tuned",
+    }
+    assert (base["model"], base["question"]) == ("base", question)
+
+
+def test_unknown_wishes_are_explained_and_quit_ends(toy_run, monkeypatch, capsys):
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, "/shout", "", "/vary", "/quit", "never asked")
+    assert "There is no /shout" in out
+    assert "Answers vary." in out
+    assert len(out.splitlines()) <= 4
+
+
+def test_a_gguf_file_chats_and_has_no_base(toy_run, tmp_path, monkeypatch, capsys):
+    [file] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=["q8_0"])
+    out = _chat(monkeypatch, capsys, file.path, "/base", toys.PAIRS[0][0])
+    assert "no base model in it" in out
+    assert len(out.splitlines()) == 2
