@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
     from phinetune.api.pack import pack
     from phinetune.api.run import Run
+    from phinetune.api.serve import serve
     from phinetune.api.train import train
     from phinetune.errors import PhinetuneError
     from phinetune.settings import Settings
@@ -40,6 +41,7 @@ _HOME = {
     "export_gguf_adapter": "phinetune.api.export",
     "Exported": "phinetune.api.export",
     "pack": "phinetune.api.pack",
+    "serve": "phinetune.api.serve",
     "PhinetuneError": "phinetune.errors",
     "Settings": "phinetune.settings",
     "PromptTemplate": "phinetune.tokens.prompt",
@@ -64,6 +66,7 @@ __all__ = [
     "merge",
     "open_model",
     "pack",
+    "serve",
     "share_right",
     "train",
 ]

@@ -17,6 +17,7 @@ VERBS = {
     "ask": "Ask a tuned model a question.",
     "chat": "Ask a tuned model one question after the other.",
     "answer": "Answer every question of a sheet.",
+    "serve": "Serve a tuned model over HTTP, as OpenAI's clients expect it.",
     "merge": "Write a tuned model as an ordinary folder without an adapter.",
     "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",
     "check": "Look at a spreadsheet as training would, without loading a model.",

@@ -1,0 +1,62 @@
+"""`serve()`: a tuned model behind an OpenAI-compatible HTTP interface."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from phinetune.api.export import export_gguf
+from phinetune.api.run import Run
+from phinetune.model.gguf_base import gguf_note
+from phinetune.recipe import RECIPE_KEY, Recipe, default_recipe, parse_recipe, read_recipe
+from phinetune.run_folder import find_model
+from phinetune.tokens.prompt import PromptTemplate
+from phinetune.use.serve import ModelServer, Serving
+
+_KIND = "q8_0"
+_CACHE = ".served"
+
+
+def serve(
+    run: Run | str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    at_once: int = 4,
+    model: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> ModelServer:
+    """Start serving a run, a merged folder or a .gguf file; `with serve(run) as server:` ends it again.
+
+    A run or folder is packed to a .gguf file (q8_0) beside it first, once for as long as its weights stay the same.
+    `at_once` questions are answered side by side. Raises SettingsError, RunError and ModelError as their causes do.
+    """
+    path = Path(run.folder.root if isinstance(run, Run) else run)
+    if path.is_file():
+        note = gguf_note(path, RECIPE_KEY)
+        file, recipe = path, parse_recipe(note, path) if note is not None else default_recipe(str(path))
+    else:
+        folder = find_model(path)
+        file, recipe = _packed(folder, model, on_progress), read_recipe(folder)
+    serving = Serving(host, port, api_key, path.stem or "tuned", _context(recipe), at_once)
+    return ModelServer(file, PromptTemplate(recipe.template), serving)
+
+
+def _packed(folder: Path, model: str | None, on_progress: Callable[[str, int, int], None]) -> Path:
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("adapter_model.bin"))
+    digest = hashlib.sha256()
+    for file in weights:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    place = folder.resolve().parent / _CACHE / f"{folder.name}-{digest.hexdigest()[:12]}.{_KIND}.gguf"
+    if not place.exists():
+        for old in place.parent.glob(f"{folder.name}-*"):
+            old.unlink()
+        export_gguf(folder, place, quantize=[_KIND], model=model, on_progress=on_progress)
+    return place
+
+
+def _context(recipe: Recipe) -> int:
+    return recipe.max_length + recipe.max_new_tokens

@@ -1,0 +1,102 @@
+"""A .gguf file behind an OpenAI-compatible HTTP interface: llama.cpp's own server, with the training prompt applied.
+
+    POST /v1/chat/completions {"messages": [{"role": "user", "content": "Who keeps the light?"}]}
+      ─►  "### Question: Who keeps the light?\\n\\n### Answer:"  ─►  the model  ─►  {"choices": [{"message": …}]}
+
+Every question stands alone: the last message is asked, as the model was trained on single pairs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from phinetune.errors import RunError, SettingsError
+from phinetune.tokens.prompt import PromptTemplate
+
+_QUIET = -1  # llama.cpp's log level: errors
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where and how to serve. Port 0 takes any that is free; without a key anyone who reaches the port may ask."""
+
+    host: str
+    port: int
+    api_key: str | None
+    name: str
+    context: int
+    at_once: int
+
+
+class ModelServer:
+    """A running server; leaving the block ends it.
+
+    Raises SettingsError for a host beyond this machine without a key, RunError when the port is taken or llama.cpp is
+    not installed.
+    """
+
+    def __init__(self, file: Path, template: PromptTemplate, serving: Serving) -> None:
+        if not _is_loopback(serving.host) and not serving.api_key:
+            raise SettingsError(
+                f"Whoever reaches {serving.host} could ask this model.",
+                "Set a key with --api-key, or leave --host out to serve this machine alone.",
+            )
+        _refuse_taken_port(serving)
+        try:
+            import xllamacpp
+        except ModuleNotFoundError:
+            raise RunError(
+                "Serving needs llama.cpp, which is not installed.", "Install it with: pip install 'phinetune[serve]'"
+            ) from None
+        settings: Any = xllamacpp.CommonParams()
+        settings.model.path, settings.model_alias = str(file), {serving.name}
+        settings.hostnames, settings.port = [serving.host], serving.port
+        settings.api_keys = [serving.api_key] if serving.api_key else []
+        settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
+        settings.chat_template, settings.use_jinja = chat_template(template), True
+        settings.verbosity, settings.warmup = _QUIET, False
+        self._server: Any = xllamacpp.Server(settings)
+
+    @property
+    def address(self) -> str:
+        return str(self._server.listening_address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server = None  # its destructor ends the server and joins its threads
+
+
+def chat_template(template: PromptTemplate) -> str:
+    """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated."""
+    quoted = (json.dumps(part, ensure_ascii=False) for part in template.prompt("\0").split("\0"))
+    return "{{ messages[-1]['content'] }}".join("{{ " + part + " }}" for part in quoted)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_taken_port(serving: Serving) -> None:
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((serving.host, serving.port))
+        except OSError as error:
+            raise RunError(
+                f"Port {serving.port} of {serving.host} cannot be used: {error.strerror}.",
+                "Choose another with --port.",
+            ) from None

@@ -1,0 +1,110 @@
+"""The server over HTTP, on this machine's loopback: what it answers, and to whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+import toys
+
+import phinetune
+from phinetune.errors import RunError, SettingsError
+from phinetune.tokens.prompt import PromptTemplate
+from phinetune.use.serve import chat_template
+
+pytest.importorskip("xllamacpp")
+QUESTION = toys.PAIRS[1][0]
+
+
+def _post(server_address, what, body, key=None):
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"{server_address}{what}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
+
+
+def _chat(question, **options):
+    return {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 30} | options
+
+
+def test_it_answers_as_the_tuned_model_with_the_training_prompt_applied(toy_run):
+    expected = phinetune.ask(toy_run, QUESTION, greedy=True, max_new_tokens=30)
+    with phinetune.serve(toy_run) as server:
+        whole = json.loads(_post(server.address, "/v1/chat/completions", _chat(QUESTION)))
+        assert whole["choices"][0]["message"]["content"].strip() == expected
+        prompt = json.loads(_post(server.address, "/apply-template", _chat(QUESTION)))["prompt"]
+        assert prompt == PromptTemplate().prompt(QUESTION)
+        streamed = _post(server.address, "/v1/chat/completions", _chat(QUESTION, stream=True))
+        pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        assert len(pieces) > 2
+        text = "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces if piece["choices"])
+        assert text.strip() == expected
+        plain = {"prompt": PromptTemplate().prompt(QUESTION), "temperature": 0, "max_tokens": 30}
+        completion = json.loads(_post(server.address, "/v1/completions", plain))
+        assert completion["choices"][0]["text"].strip() == expected
+
+
+def test_a_run_is_packed_once(toy_run):
+    with phinetune.serve(toy_run):
+        pass
+    [packed] = (toy_run.folder.root / ".served").glob("*.gguf")
+    before = packed.stat().st_mtime_ns
+    with phinetune.serve(toy_run):
+        pass
+    assert packed.stat().st_mtime_ns == before
+    with phinetune.serve(packed) as server:
+        assert json.loads(_post(server.address, "/apply-template", _chat("Who?")))["prompt"].startswith("### Question")
+
+
+def test_a_key_is_asked_for_when_there_is_one(toy_run):
+    with phinetune.serve(toy_run, api_key="open sesame") as server:
+        for key in (None, "wrong"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                _post(server.address, "/v1/chat/completions", _chat("Who?"), key)
+        assert "choices" in _post(server.address, "/v1/chat/completions", _chat("Who?"), "open sesame")
+
+
+def test_beyond_this_machine_only_with_a_key_and_never_on_a_taken_port(toy_run):
+    with pytest.raises(SettingsError, match=r"Whoever reaches 0\.0\.0\.0 could ask"):
+        phinetune.serve(toy_run, host="0.0.0.0")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(RunError, match="cannot be used"):
+            phinetune.serve(toy_run, port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "User: {question}\nBot: {answer}",
+        'Say "{{ 7 * 7 }}" {% x %} \\n: {question} -> {answer}',
+        "{question}\t{answer}",
+    ],
+)
+def test_any_template_becomes_a_chat_template_that_evaluates_nothing(template):
+    import jinja2
+
+    made = PromptTemplate(template)
+    rendered = jinja2.Template(chat_template(made), keep_trailing_newline=True).render(
+        messages=[{"role": "user", "content": "Who {{ 1 + 1 }}?"}]
+    )
+    assert rendered == made.prompt("Who {{ 1 + 1 }}?")
+
+
+def test_the_command_serves_until_it_is_told_to_stop(toy_run):
+    command = [sys.executable, "-m", "phinetune", "serve", str(toy_run.folder.root), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ) as run:
+        try:
+            address = json.loads(run.stdout.readline())["address"]
+            assert "choices" in _post(address, "/v1/chat/completions", _chat("Who?"))
+        finally:
+            run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=30) == 0
