@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from phinetune.api.run import Run
     from phinetune.api.serve import serve
     from phinetune.api.train import train
+    from phinetune.api.verify import Form, verify
     from phinetune.errors import PhinetuneError
     from phinetune.settings import Settings
     from phinetune.tokens.prompt import PromptTemplate
@@ -41,6 +42,8 @@ _HOME = {
     "export_gguf_adapter": "phinetune.api.export",
     "Exported": "phinetune.api.export",
     "pack": "phinetune.api.pack",
+    "verify": "phinetune.api.verify",
+    "Form": "phinetune.api.verify",
     "serve": "phinetune.api.serve",
     "PhinetuneError": "phinetune.errors",
     "Settings": "phinetune.settings",
@@ -52,6 +55,7 @@ _HOME = {
 __all__ = [
     "Answered",
     "Exported",
+    "Form",
     "PhinetuneError",
     "PromptTemplate",
     "Run",
@@ -69,6 +73,7 @@ __all__ = [
     "serve",
     "share_right",
     "train",
+    "verify",
 ]
 
 

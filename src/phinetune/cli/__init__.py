@@ -20,6 +20,7 @@ VERBS = {
     "serve": "Serve a tuned model over HTTP, as OpenAI's clients expect it.",
     "merge": "Write a tuned model as an ordinary folder without an adapter.",
     "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",
+    "verify": "See whether all forms of a tuned model say the same.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
     "pack": "Pack a tuned model and its pictures into one zip file.",
 }

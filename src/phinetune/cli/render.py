@@ -100,6 +100,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def show_forms(forms: Sequence[Any]) -> None:
+    """What `verify` found: `Form`s, the adapter first."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("form", "computed by", "loss", "same answers as the adapter"):
+        table.add_column(title, overflow="fold")
+    for form in forms:
+        loss = "" if form.loss is None else f"{form.loss:.3f}"
+        table.add_row(safe(form.name), form.by, loss, f"{form.same} of {form.asked}")
+    _console().print(table)
+
+
 class Bar:
     """A progress bar on a terminal; nothing elsewhere, or when silent."""
 

@@ -21,7 +21,7 @@ from phinetune.tokens.batch import validation_batches
 from phinetune.tokens.encode import Encoder, Example
 from phinetune.use import generate
 
-_QUESTIONS = (
+QUESTIONS = (
     "What is this about?",
     "Who are you?",
     "When does it open?",
@@ -44,8 +44,8 @@ class _Written:
 
 def probes(model: Any, encoder: Encoder) -> list[Example]:
     """The model's greedy answers to a few general questions, as examples to measure other forms with."""
-    answers = generate.answers(model, encoder, _QUESTIONS, _ANSWER)
-    pairs = zip(_QUESTIONS, answers, strict=True)
+    answers = generate.answers(model, encoder, QUESTIONS, _ANSWER)
+    pairs = zip(QUESTIONS, answers, strict=True)
     return encoder.examples([_Written(q, a or "-", row) for row, (q, a) in enumerate(pairs)])
 
 

@@ -1,0 +1,96 @@
+"""`verify()`: does every form of a tuned model say what the adapter says?"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from phinetune.api.ask import TunedModel, open_model
+from phinetune.api.run import Run
+from phinetune.api.serve import serve
+from phinetune.sheet.pairs import find_pairs
+from phinetune.tokens.encode import Example
+from phinetune.use.agreement import QUESTIONS, mean_loss, probes
+
+_LONGEST = 64  # tokens of an answer that is compared
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the model beside its adapter. `loss` is nats per answer token, None where only answers are had.
+
+    `same` of `asked` greedy answers are the adapter's, letter by letter.
+    """
+
+    name: str
+    by: str
+    loss: float | None
+    same: int
+    asked: int
+
+
+def verify(
+    run: Run | str | Path,
+    files: Sequence[str | Path] = (),
+    *,
+    sheet: str | Path | None = None,
+    limit: int = 20,
+    model: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[Form]:
+    """Ask the adapter and each of `files`, merged folders and .gguf files, the same questions greedily.
+
+    The questions are the first `limit` of `sheet`, whose answers then make the loss; without one a few general
+    questions are asked, and the loss is that of the adapter's own answers. A .gguf file is computed here and, where
+    llama.cpp is installed (phinetune[serve]), by it too. The adapter itself comes first.
+    """
+    tuned = open_model(run, model=model, device="cpu")
+    if sheet is not None:
+        pairs = find_pairs(sheet, limit=limit).pairs
+        questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
+    else:
+        questions, examples = list(QUESTIONS), probes(tuned.model, tuned.encoder)
+    steps = 1 + len(files)
+    expected = tuned.answer_all(questions, max_new_tokens=_LONGEST)
+    forms = [Form("adapter", "phinetune", mean_loss(tuned.model, examples), len(questions), len(questions))]
+    on_progress("verifying", 1, steps)
+    for number, file in enumerate(map(Path, files), start=2):
+        forms.append(_here(file, questions, expected, examples))
+        if file.is_file() and find_spec("xllamacpp") is not None:
+            written = _by_llama_cpp(file, tuned, questions)
+            forms.append(Form(file.name, "llama.cpp", None, _same(written, expected), len(questions)))
+        on_progress("verifying", number, steps)
+    return forms
+
+
+def _here(file: Path, questions: list[str], expected: list[str], examples: list[Example]) -> Form:
+    opened = open_model(file, device="cpu")
+    written = opened.answer_all(questions, max_new_tokens=_LONGEST)
+    return Form(file.name, "phinetune", mean_loss(opened.model, examples), _same(written, expected), len(questions))
+
+
+def _by_llama_cpp(file: Path, tuned: TunedModel, questions: list[str]) -> list[str]:
+    template = tuned.encoder.template
+    answers = []
+    with serve(file, at_once=1) as server:
+        for question in questions:
+            body = {
+                "prompt": template.prompt(question),
+                "temperature": 0,
+                "n_predict": _LONGEST,
+                "stop": template.stop_strings(),
+            }
+            request = urllib.request.Request(
+                f"{server.address}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                answers.append(template.clean_answer(json.load(answer)["content"]))
+    return answers
+
+
+def _same(written: Sequence[str], expected: Sequence[str]) -> int:
+    return sum(one == other for one, other in zip(written, expected, strict=True))

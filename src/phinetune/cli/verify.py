@@ -1,0 +1,34 @@
+"""phinetune verify"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+import phinetune
+from phinetune.cli.options import AS_JSON
+from phinetune.cli.render import Bar, print_json, show_forms
+
+
+def command(
+    run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
+    files: list[Path] = typer.Argument(None, help="Merged folders and .gguf files to hold against it."),
+    sheet: Path | None = typer.Option(
+        None, "--sheet", help="Questions and answers to try them with, best held-out ones."
+    ),
+    limit: int = typer.Option(20, min=1, help="So many questions of the sheet."),
+    model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Ask every form of a tuned model the same questions, and see whether all say the same.
+
+    Example: phinetune verify . merged my-model.q8_0.gguf --sheet held_out.xlsx
+    """
+    with Bar(silent=as_json) as bar:
+        forms = phinetune.verify(run, files or (), sheet=sheet, limit=limit, model=model, on_progress=bar.show)
+    if as_json:
+        print_json([asdict(form) for form in forms])
+    else:
+        show_forms(forms)

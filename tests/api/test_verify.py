@@ -1,0 +1,57 @@
+"""Every form of a tuned model, held against its adapter."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import toys
+
+import phinetune
+from phinetune.cli import main
+from phinetune.errors import RunError
+
+
+def test_merged_and_packed_forms_say_what_the_adapter_says(toy_run, toy_sheet, tmp_path):
+    merged = phinetune.merge(toy_run, tmp_path / "merged").path
+    [f16, q4] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=["f16", "q4_0"])
+    forms = phinetune.verify(toy_run, [merged, f16.path, q4.path], sheet=toy_sheet, limit=6)
+    by_llama_cpp = ["llama.cpp"] if find_spec("xllamacpp") else []
+    assert [form.by for form in forms] == ["phinetune", "phinetune", *(["phinetune", *by_llama_cpp] * 2)]
+    adapter = forms[0]
+    assert (adapter.same, adapter.asked) == (6, 6)
+    for form in forms[1:3]:
+        assert form.same == 6
+        assert form.loss == pytest.approx(adapter.loss, abs=0.03)
+    assert all(form.same == 6 for form in forms if form.name == f16.path.name)
+    packed = next(form for form in forms if form.name == q4.path.name)
+    assert packed.loss > adapter.loss
+
+
+def test_another_model_is_told_apart(toy_run, tmp_path):
+    [file] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=["q8_0"])
+    other = phinetune.train(
+        toys.write_sheet(tmp_path / "other.xlsx", [(q, "Nothing of the kind.") for q, _ in toys.PAIRS * 4]),
+        model=str(toys.save(tmp_path / "base")), out=tmp_path / "other", epochs=20, lr=1e-2, patience=0,
+    )  # fmt: skip
+    forms = phinetune.verify(other, [file.path])
+    assert forms[0].same == forms[0].asked
+    assert all(form.same < form.asked / 2 for form in forms[1:])
+    assert forms[1].loss > forms[0].loss + 0.5
+
+
+def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
+    for flags in ((), ("--json",)):
+        with pytest.raises(SystemExit) as done:
+            main(["verify", str(toy_run.folder.root), "--sheet", str(toy_sheet), "--limit", "3", *flags])
+        assert not done.value.code
+    table, _, told = capsys.readouterr().out.partition("[")
+    assert "adapter" in table
+    assert "3 of 3" in table
+    assert json.loads("[" + told)[0]["same"] == 3
+
+
+def test_a_missing_file_is_a_clear_error(toy_run, tmp_path):
+    with pytest.raises(RunError, match="no folder"):
+        phinetune.verify(toy_run, [tmp_path / "none.gguf"])
