@@ -54,6 +54,8 @@ def test_a_merged_folder_is_an_ordinary_model(run, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, _adapter_logits(run, ids), rtol=1e-4, atol=1e-4)
     assert not list(merged.path.glob("adapter*"))
+    config = json.loads((merged.path / "config.json").read_text())
+    assert config["architectures"] == [type(model).__name__]  # other programs choose their code by it
     assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= {
         file.name for file in merged.path.iterdir()
     }

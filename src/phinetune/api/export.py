@@ -77,6 +77,7 @@ def merge(
     write_merged(
         folder,
         merged_tensors(tuned.model),
+        type(base).__name__,
         base.config,
         base.generation_config,
         replace(read_recipe(source), base_model=str(folder.resolve())),

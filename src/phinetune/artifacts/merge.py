@@ -26,6 +26,7 @@ _SPARE = 1.02  # of the disk: headers, tokenizer, card
 def write_merged(
     folder: Path,
     tensors: Iterable[MergedTensor],
+    architecture: str,
     config: Any,
     generation_config: Any,
     recipe: Recipe,
@@ -33,7 +34,8 @@ def write_merged(
     dtype: torch.dtype,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Write the merged model in `dtype`, with its recipe and copies of the `companions`: tokenizer, card.
+    """Write the merged model of the class `architecture` in `dtype`, with its recipe and copies of the `companions`:
+    tokenizer files and card.
 
     `on_progress(bytes written, bytes in all)` is called after every shard. Raises RunError when the disk is too small,
     before anything is written.
@@ -63,7 +65,7 @@ def write_merged(
             listing = {"metadata": {"total_size": sum(sizes)}, "weight_map": index}
             (temporary / "model.safetensors.index.json").write_text(json.dumps(listing, indent=2), encoding="utf-8")
         plain = type(config).from_dict(config.to_dict())
-        plain.dtype = dtype
+        plain.dtype, plain.architectures = dtype, [architecture]
         plain.save_pretrained(temporary)
         # Not save_pretrained: it refuses settings of base models that loading takes, such as a temperature alone.
         (temporary / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
