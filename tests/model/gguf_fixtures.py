@@ -185,7 +185,10 @@ def llama_cpp(path: Path, adapter: Path | None = None) -> LlamaCpp:
         settings.lora_adapters = [lora]
     settings.n_ctx, settings.n_parallel, settings.warmup = 256, 1, False
     settings.cpuparams.n_threads = 1
-    return LlamaCpp(xllamacpp.Server(settings))
+    running = LlamaCpp(xllamacpp.Server(settings))
+    # A server that is ended before its main loop has begun waits for it forever; one written token proves the loop.
+    running.greedy([1], 1)
+    return running
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], length: int) -> list[int]:

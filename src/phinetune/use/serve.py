@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any, Self
 from phinetune.errors import RunError, SettingsError
 from phinetune.tokens.prompt import PromptTemplate
 
+_PATIENCE = 600  # seconds, for a large model on a slow disk
 _QUIET = -1  # llama.cpp's log level: errors
 
 
@@ -62,10 +64,19 @@ class ModelServer:
         settings.chat_template, settings.use_jinja = chat_template(template), True
         settings.verbosity, settings.warmup = _QUIET, False
         self._server: Any = xllamacpp.Server(settings)
+        self._write_one_token(serving.api_key)
 
     @property
     def address(self) -> str:
         return str(self._server.listening_address)
+
+    def _write_one_token(self, api_key: str | None) -> None:
+        """Return once the model answers. A server that is ended before its main loop has begun would never end."""
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        body = json.dumps({"prompt": "?", "n_predict": 1}).encode()
+        request = urllib.request.Request(f"{self.address}/completion", body, headers)
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            answer.read()
 
     def __enter__(self) -> Self:
         return self
