@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phinetune.tokens.batch import StepOrder, lay_out, micro_batches, validation_batches
+from phinetune.tokens.batch import lay_out, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 
 examples = st.lists(
@@ -41,22 +41,6 @@ def test_validation_rows_hold_every_example_once_and_like_lengths_together(drawn
     lengths = [length for row in rows for length in row.lengths]
     assert lengths == sorted(len(e.ids) for e in drawn)
     assert all(row.tokens <= max(room, row.lengths[-1]) for row in rows)
-
-
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 9))
-def test_every_epoch_shows_every_example_once_in_an_order_of_its_own(count, per_step, seed):
-    order = StepOrder(count, per_step, seed)
-    steps = order.steps_per_epoch
-    first, second = ([i for s in range(e * steps, (e + 1) * steps) for i in order.indices(s)] for e in (0, 1))
-    assert sorted(first) == sorted(second) == list(range(count))
-    assert all(len(order.indices(s)) <= per_step for s in range(steps))
-    if count > 20:
-        assert first != second
-
-
-def test_a_step_knows_its_examples_without_the_steps_before_it():
-    assert StepOrder(100, 16, 3).indices(11) == StepOrder(100, 16, 3).indices(11)
-    assert StepOrder(100, 16, 3).indices(11) != StepOrder(100, 16, 4).indices(11)
 
 
 def test_micro_batches_hold_at_most_so_many_documents():

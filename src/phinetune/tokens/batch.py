@@ -1,16 +1,13 @@
-"""Examples -> padding-free rows, in an order that depends on nothing but the seed and the step.
+"""Examples -> padding-free rows.
 
     examples   [a a a a] [b b] [c c c]
     row        ids        a a a a b b c c c      one row of documents laid end to end, no padding anywhere
                positions  0 1 2 3 0 1 0 1 2      restart in every document
                lengths    4 2 3                  attention is confined to each
-
-Which examples make up step N is a pure function of (seed, N): a resume needs to remember the step and nothing else.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -71,26 +68,6 @@ def lay_out(examples: Sequence[Example]) -> Batch:
         predictors=places,
         lengths=tuple(len(example.ids) for example in examples),
     )
-
-
-@dataclass(frozen=True)
-class StepOrder:
-    """Which examples belong to which optimizer step. Steps count from 0; an epoch's last step may be smaller."""
-
-    count: int
-    per_step: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.count // self.per_step)
-
-    def indices(self, step: int) -> list[int]:
-        """The examples of a step: a slice of the epoch's own shuffle, each example once an epoch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = list(range(self.count))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return order[place * self.per_step : (place + 1) * self.per_step]
 
 
 def micro_batches(examples: Sequence[Example], batch_size: int) -> list[Batch]:

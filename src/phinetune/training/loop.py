@@ -18,8 +18,9 @@ from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReas
 from phinetune.model import lora
 from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
-from phinetune.tokens.batch import Batch, StepOrder, micro_batches, validation_batches
+from phinetune.tokens.batch import Batch, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
+from phinetune.tokens.order import StepOrder
 from phinetune.training.check import proven_row_loss
 from phinetune.training.checkpoint import Checkpoints, Progress
 from phinetune.training.schedule import Schedule, plan
