@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from phinetune.model import documents
+from phinetune.model import document_blocks, documents
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_equals_attention_of_each_document_alone_gradients_included(lengths, hea
 
 @pytest.mark.parametrize(("keep", "at_once"), [(0, 1 << 24), (128, 1), (0, 5000)])
 def test_long_documents_are_recomputed_and_go_in_parts_with_the_same_result(monkeypatch, keep, at_once):
-    monkeypatch.setattr(documents, "_KEEP_UP_TO", keep)
+    monkeypatch.setattr(documents, "KEEP_UP_TO", keep)
     monkeypatch.setattr(documents, "_SCORES_AT_ONCE", at_once)
     for ours, plain in _both([50, 3, 17], 4, 2, 8, 8):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
@@ -73,11 +73,11 @@ def test_long_documents_are_recomputed_and_go_in_parts_with_the_same_result(monk
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.sampled_from([64, 576, 2560]))
 @settings(deadline=None, max_examples=60)
 def test_every_document_is_in_one_block_and_blocks_cost_no_more_than_other_cuts(lengths, width):
-    blocks = documents._divide(lengths, width)
+    blocks = documents.divide(lengths, width)
     assert sorted(index for block in blocks for index in block) == list(range(len(lengths)))
 
     def cost(cut):
-        overhead = documents._BLOCK_OVERHEAD // width
+        overhead = document_blocks.BLOCK_OVERHEAD // width
         return sum(len(block) * max(lengths[i] for i in block) ** 2 + overhead for block in cut)
 
     assert cost(blocks) <= cost([range(len(lengths))])

@@ -19,14 +19,9 @@ from typing import Any
 
 import torch
 
+from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
 from phinetune.model.ops import ops_for
 from phinetune.model.ops.plain import rotate_
-
-# What a block costs beyond its arithmetic, in multiply-adds of a product. 16 chat pairs, 9 heads of 64, forward and
-# backward: 5.8 ms with 200,000 (six blocks), 5.4 ms with 700,000 (four), 4.8 ms with 2,000,000 (three).
-_BLOCK_OVERHEAD = 2_000_000
-_KEEP_UP_TO = 128  # probabilities of longer documents are computed again on the way back: they grow with length²
-_SCORES_AT_ONCE = 1 << 24  # elements, 64 MB: very long documents go through head by head
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def lay_out_documents(
     blocks: list[Block] = []
     places, answers = [], []
     filled = answered = 0
-    for members in _divide(lengths, heads * head_dim):
+    for members in divide(lengths, heads * head_dim):
         size = lengths[members[-1]]
         place = torch.arange(size)
         token = (starts[members, None] + place)[:, None]  # [D, 1, M]
@@ -95,22 +90,6 @@ def lay_out_documents(
         fill_answers=torch.where(out_of < 0, tokens * heads, out_of).to(device),
         back_answers=_inverse(out_of, tokens * heads).to(device),
     )
-
-
-def _divide(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Documents, shortest first, cut into blocks so that padding and overhead together cost least."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    overhead = _BLOCK_OVERHEAD // width
-    best: list[tuple[int, int]] = [(0, 0)]  # cost of the first n documents, and where their last block starts
-    for end in range(1, len(order) + 1):
-        cells = lengths[order[end - 1]] ** 2
-        best.append(min((best[start][0] + (end - start) * cells + overhead, start) for start in range(end)))
-    blocks, end = [], len(order)
-    while end:
-        start = best[end][1]
-        blocks.append(order[start:end])
-        end = start
-    return blocks[::-1]
 
 
 def _inverse(places: torch.Tensor, size: int) -> torch.Tensor:
@@ -146,7 +125,7 @@ class DocumentAttention(torch.autograd.Function):
         for block in layout.blocks:
             query, key, value = _operands(blocks, block)
             answer = answers[block.answers].view(query.shape)
-            keep = block.causal.shape[1] <= _KEEP_UP_TO
+            keep = block.causal.shape[1] <= KEEP_UP_TO
             for part in _parts(block, query):
                 probability = _probability(query[part], key[part], block, scaling)
                 torch.bmm(probability, value[part], out=answer[part])
@@ -211,7 +190,7 @@ def _operands(blocks: torch.Tensor, block: Block) -> tuple[torch.Tensor, torch.T
 
 
 def _parts(block: Block, query: torch.Tensor) -> Iterator[slice]:
-    step = max(1, _SCORES_AT_ONCE // block.causal.numel())
+    step = max(1, SCORES_AT_ONCE // block.causal.numel())
     for start in range(0, query.shape[0], step):
         yield slice(start, start + step)
 

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from phinetune.model.device import total_memory_bytes
-
-# A transformer block keeps about 34 bytes per token and hidden unit in 16-bit numbers for its backward pass,
-# attention scores aside (Korthikanti et al., 2022, "Reducing Activation Recomputation in Large Transformer Models",
-# equation 2). The fused attention kernels do not keep the scores.
-_BYTES_PER_UNIT_16_BIT = 34
-_SHARE_TO_USE = 0.8  # the rest is for what the estimate does not see: allocator slack, the kernels' workspace
-_SHARE_FOR_ONE_ROW = 0.2  # a whole step goes through the model as one row only where that is cheap
+from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 
 
 def activation_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
     """Bytes kept for the backward pass of one row of `tokens`, its logits included (at worst one a token)."""
-    width = dtype.itemsize / 2
-    blocks = _BYTES_PER_UNIT_16_BIT * width * tokens * config.hidden_size * config.num_hidden_layers
-    logits = tokens * config.vocab_size * (dtype.itemsize + 2 * 4)  # the logits, their fp32 copy and its gradient
-    return int(blocks + logits)
-
-
-@dataclass(frozen=True)
-class RowPlan:
-    """How the pairs of a step go through the model: so many to a row, with activations kept or recomputed."""
-
-    pairs_per_row: int
-    recompute: bool
+    return bytes_of_a_row(
+        tokens,
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        vocabulary=config.vocab_size,
+        itemsize=dtype.itemsize,
+    )
 
 
 def plan_rows(model: Any, lengths: Sequence[int], batch_size: int, per_step: int, device: torch.device) -> RowPlan:
@@ -42,13 +30,8 @@ def plan_rows(model: Any, lengths: Sequence[int], batch_size: int, per_step: int
     (SmolLM2-135M, two AVX2 cores). The plan follows from the device's total memory, not from what is free at the
     moment, so that a resumed run has the same rows and with them the same rounding.
     """
-    longest = sorted(lengths, reverse=True)
-    total = total_memory_bytes(device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-    def needs(pairs: int) -> int:
-        return activation_bytes(model.config, sum(longest[:pairs]), model.dtype)
-
-    if needs(per_step) < _SHARE_FOR_ONE_ROW * (total - weights):
-        return RowPlan(per_step, recompute=False)
-    return RowPlan(batch_size, recompute=needs(batch_size) > _SHARE_TO_USE * (total - weights))
+    room = total_memory_bytes(device) - weights
+    return choose_rows(
+        lengths, batch_size, per_step, room, lambda tokens: activation_bytes(model.config, tokens, model.dtype)
+    )
