@@ -65,7 +65,7 @@ def test_equals_attention_of_each_document_alone_gradients_included(lengths, hea
 @pytest.mark.parametrize(("keep", "at_once"), [(0, 1 << 24), (128, 1), (0, 5000)])
 def test_long_documents_are_recomputed_and_go_in_parts_with_the_same_result(monkeypatch, keep, at_once):
     monkeypatch.setattr(documents, "KEEP_UP_TO", keep)
-    monkeypatch.setattr(documents, "_SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(documents, "SCORES_AT_ONCE", at_once)
     for ours, plain in _both([50, 3, 17], 4, 2, 8, 8):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 

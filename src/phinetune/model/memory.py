@@ -11,6 +11,9 @@ from phinetune.model.device import total_memory_bytes
 from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 
 
+__all__ = ["RowPlan", "activation_bytes", "plan_rows"]
+
+
 def activation_bytes(config: Any, tokens: int, dtype: torch.dtype) -> int:
     """Bytes kept for the backward pass of one row of `tokens`, its logits included (at worst one a token)."""
     return bytes_of_a_row(
