@@ -2,7 +2,7 @@
 
     out/
       model/                    adapter, tokenizer, model card: all that asking needs
-      checkpoints/checkpoint-N/ everything a resume needs
+      checkpoints/checkpoint-N/ everything a resume needs; pairs.jsonl, the pairs of both parts
       training_visuals/         pictures and figures
 
 Whatever is written here appears whole or not at all: files and folders are made under a temporary name beside
@@ -52,6 +52,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """What `ask` needs besides the weights: base model, template, sampling settings."""
         return self.model / RECIPE
+
+    @property
+    def pairs(self) -> Path:
+        """What was trained on and what was held out. Not in the model folder: that is passed on."""
+        return self.checkpoints / "pairs.jsonl"
 
     @property
     def metrics_csv(self) -> Path:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import phinetune
 from phinetune.api import export
+from phinetune.artifacts.quantize import KINDS
 from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.recipe import read_recipe
 
@@ -115,11 +116,11 @@ def test_its_tokens_are_the_tokenizers(run, tmp_path):
         assert llama.tokens(text) == tokenizer(text).input_ids
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_every_packing_is_read_back_and_llama_cpp_loads_it(run, tmp_path, kind):
     [written] = phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=[kind.upper()])
     assert (written.kind, written.path) == (kind, tmp_path / "t.gguf")
-    assert abs(written.loss - written.adapter_loss) < (0.05 if kind in ("f32", "f16", "bf16", "q8_0") else 1.5)
+    assert abs(written.loss - written.adapter_loss) < (0.05 if kind in ("f32", "f16", "bf16", "q8_0") else 3)
     assert fixtures.llama_cpp(written.path).tokens("Who?")
 
 
@@ -150,7 +151,7 @@ def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_pat
 
 
 def test_bad_wishes_are_clear_errors_and_leave_nothing(run, tmp_path, monkeypatch):
-    with pytest.raises(SettingsError, match="no packing called q3") as caught:
+    with pytest.raises(SettingsError, match="no packing called q3 ") as caught:
         phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["q3"])
     assert "q8_0" in caught.value.hint
     with pytest.raises(SettingsError, match="no number format called int8"):
@@ -187,7 +188,8 @@ def test_a_merged_folder_and_a_gguf_file_are_asked_like_the_run(run, tmp_path):
         with pytest.raises(SettingsError, match="is merged"):
             opened.ask("Who?", base=True)
     [again] = phinetune.export_gguf(merged, tmp_path / "again.gguf", quantize=["f32"])
-    assert again.loss == pytest.approx(file.loss, abs=1e-4)
+    assert again.loss == pytest.approx(again.adapter_loss, abs=1e-4)
+    assert (file.measured_on, again.measured_on) == ("held-out pairs", "the model's own answers")
     with pytest.raises(RunError, match="merged model already"):
         phinetune.merge(merged, tmp_path / "twice")
     with pytest.raises(RunError, match="no adapter apart"):

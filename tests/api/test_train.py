@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import phinetune
 from model.gguf_fixtures import Kind, write_gguf
 from phinetune import PhinetuneError
-from phinetune.errors import RunError, SettingsError, SheetError
+from phinetune.errors import ModelError, RunError, SettingsError, SheetError
 from phinetune.events import Finished, ModelLoaded, SheetRead, Started, Warned
 
 
@@ -34,6 +34,7 @@ def test_every_output_of_the_guide_is_there(toy_run):
         "model/special_tokens_map.json",
         "model/README.md",
         "model/phinetune.json",
+        "checkpoints/pairs.jsonl",
         "training_visuals/training_curves.png",
         "training_visuals/loss_comparison.png",
         "training_visuals/training_metrics.json",
@@ -103,9 +104,12 @@ def test_the_model_measures_the_same_by_hand_as_the_run_reported(toy_run, toy_sh
 def test_the_guides_bin_format(toy_base, toy_sheet, tmp_path):
     run = _train(toy_sheet, toy_base, tmp_path, epochs=1, adapter_format="bin")
     assert (run.folder.model / "adapter_model.bin").is_file()
-    assert not (run.folder.model / "adapter_model.safetensors").exists()
+    (run.folder.model / "adapter_model.safetensors").unlink()  # it stands beside: this is what older tools see
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(toy_base), str(run.folder.model))
-    assert isinstance(phinetune.ask(run, "Who?", greedy=True, max_new_tokens=3), str)
+    with pytest.raises(ModelError, match=r"in pickle form .* can carry code") as refused:
+        phinetune.ask(run, "Who?")
+    assert "--allow-bin" in refused.value.hint
+    assert phinetune.open_model(run, allow_bin=True).ask("Who?", greedy=True, max_new_tokens=3) is not None
 
 
 def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):
@@ -240,7 +244,7 @@ def test_an_architecture_whose_layers_mix_the_pairs_of_a_row_is_refused(toy_shee
 def test_a_resume_passes_over_a_damaged_checkpoint_and_says_so(toy_base, toy_sheet, tmp_path):
     seen = []
     _train(toy_sheet, toy_base, tmp_path, on_event=seen.append, stop_requested=lambda: len(seen) > 12, epochs=6)
-    folders = sorted((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name.rpartition("-")[2]))
+    folders = sorted((tmp_path / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     assert len(folders) > 1
     (folders[-1] / "state.json").write_text("{}")
     events = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import toys
@@ -11,6 +14,13 @@ import toys
 import phinetune
 from phinetune.cli import main
 from phinetune.errors import RunError
+
+_spec = importlib.util.spec_from_file_location(
+    "gguf_fixtures", Path(__file__).parents[1] / "model" / "gguf_fixtures.py"
+)
+fixtures = importlib.util.module_from_spec(_spec)
+sys.modules["gguf_fixtures"] = fixtures
+_spec.loader.exec_module(fixtures)
 
 
 def test_merged_and_packed_forms_say_what_the_adapter_says(toy_run, toy_sheet, tmp_path):
@@ -55,3 +65,25 @@ def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
 def test_a_missing_file_is_a_clear_error(toy_run, tmp_path):
     with pytest.raises(RunError, match="no folder"):
         phinetune.verify(toy_run, [tmp_path / "none.gguf"])
+
+
+def test_an_adapter_in_gguf_form_is_tried_on_its_gguf_base(toy_sheet, tmp_path):
+    pytest.importorskip("xllamacpp")
+    base = tmp_path / "base.gguf"
+    fixtures.write_gguf(base, toys.llama(hidden_size=128, num_attention_heads=4), toys.tokenizer())
+    run = phinetune.train(
+        toy_sheet, model=str(base), out=tmp_path / "run", epochs=20, lr=1e-2, lora_dropout=0.0, patience=0, dtype="fp32"
+    )
+    lora = phinetune.export_gguf_adapter(run, tmp_path / "lora.gguf", kind="f32")
+    [_, form] = phinetune.verify(run, [lora], sheet=toy_sheet, limit=6)
+    assert (form.name, form.by, form.loss) == ("lora.gguf", "llama.cpp", None)
+    assert form.same == form.asked == 6
+    [_, again] = phinetune.verify(run, [lora], sheet=toy_sheet, limit=6, base_file=base)
+    assert again == form
+
+
+def test_an_adapter_in_gguf_form_whose_base_is_a_folder_asks_for_the_file(toy_run, tmp_path):
+    lora = phinetune.export_gguf_adapter(toy_run, tmp_path / "lora.gguf")
+    with pytest.raises(RunError, match="an adapter alone") as caught:
+        phinetune.verify(toy_run, [lora])
+    assert "--base-file" in caught.value.hint

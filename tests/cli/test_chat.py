@@ -58,3 +58,14 @@ def test_a_gguf_file_chats_and_has_no_base(toy_run, tmp_path, monkeypatch, capsy
     out = _chat(monkeypatch, capsys, file.path, "/base", toys.PAIRS[0][0])
     assert "no base model in it" in out
     assert len(out.splitlines()) == 2
+
+
+def test_earlier_questions_go_along_when_asked_to(toy_run, tuned, monkeypatch, capsys):
+    first, second = toys.PAIRS[0][0], toys.PAIRS[1][0]
+    answer = tuned.ask(first, greedy=True, max_new_tokens=20)
+    after = "".join(tuned.stream(second, greedy=True, max_new_tokens=20, history=[(first, answer)]))
+    alone = tuned.ask(second, greedy=True, max_new_tokens=20)
+    lines = ("/remember", first, second, "/reset", second)
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, *lines, flags=("--json",))
+    said = [json.loads(line)["answer"] for line in out.splitlines() if line.startswith("{")]
+    assert said == [answer, after, alone]

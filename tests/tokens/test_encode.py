@@ -97,3 +97,13 @@ def test_phi2_learns_exactly_the_tokens_that_asking_feeds_it():
     assert list(example.ids[:-1]) == tokenizer(text).input_ids
     assert example.ids[-1] == tokenizer.eos_token_id == 50256
     assert tokenizer.pad_token_id is None
+
+
+def test_earlier_pairs_stand_before_the_prompt_as_in_training_and_the_oldest_go_first():
+    pairs = [_Pair("Who?", "Maren."), _Pair("When?", "At six.")]
+    history = [(pair.question, pair.answer) for pair in pairs]
+    first, second = (example.ids for example in _encoder().examples(pairs))
+    alone = _encoder().prompt_ids("Where?")
+    assert _encoder().prompt_ids("Where?", history) == [*first, *second, *alone]
+    short = _encoder(len(alone) + len(second) + 3)
+    assert short.prompt_ids("Where?", history) == [*second, *alone]

@@ -51,6 +51,28 @@ def test_it_answers_as_the_tuned_model_with_the_training_prompt_applied(toy_run)
         assert completion["choices"][0]["text"].strip() == expected
 
 
+def test_openais_own_client_talks_to_it(toy_run):
+    openai = pytest.importorskip("openai")
+    expected = phinetune.ask(toy_run, QUESTION, greedy=True, max_new_tokens=30)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    with phinetune.serve(toy_run, api_key="sesame") as server:
+        client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="sesame", max_retries=0)
+        [name] = [model.id for model in client.models.list()]
+        asked = {"model": name, "messages": messages, "temperature": 0, "max_tokens": 30}
+        whole = client.chat.completions.create(**asked)
+        assert whole.choices[0].message.content.strip() == expected
+        assert whole.usage.completion_tokens > 1
+        stream = client.chat.completions.create(**asked, stream=True)
+        pieces = [piece.choices[0].delta.content or "" for piece in stream]
+        assert len(pieces) > 2
+        assert "".join(pieces).strip() == expected
+        prompt = PromptTemplate().prompt(QUESTION)
+        plain = client.completions.create(model=name, prompt=prompt, temperature=0, max_tokens=30)
+        assert plain.choices[0].text.strip() == expected
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="wrong").chat.completions.create(**asked)
+
+
 def test_a_run_is_packed_once(toy_run):
     with phinetune.serve(toy_run):
         pass

@@ -36,13 +36,24 @@ class TunedModel:
         """The answer. `options`: temperature, top_p, max_new_tokens, seed; greedy is temperature 0."""
         return "".join(self.stream(question, base=base, greedy=greedy, **options))
 
-    def stream(self, question: str, *, base: bool = False, greedy: bool = False, **options: Any) -> Iterator[str]:
-        """The answer, piece by piece as it is written."""
+    def stream(
+        self,
+        question: str,
+        *,
+        base: bool = False,
+        greedy: bool = False,
+        history: Sequence[tuple[str, str]] = (),
+        **options: Any,
+    ) -> Iterator[str]:
+        """The answer, piece by piece as it is written.
+
+        `history`: earlier questions and answers that go along, though the model was trained on single pairs.
+        """
         if not question.strip():
             raise SettingsError("The question is empty.", 'Ask one: phinetune ask . "What is …?"')
         settings = self._settings(greedy, options)
         with self._answering(base):
-            yield from generate.stream(self.model, self.encoder, question.strip(), settings)
+            yield from generate.stream(self.model, self.encoder, question.strip(), settings, history)
 
     def answer_all(
         self,
@@ -82,10 +93,16 @@ class TunedModel:
 
 
 def open_model(
-    run: Run | str | Path, *, model: str | None = None, device: str = "auto", dtype: str = "auto"
+    run: Run | str | Path,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_bin: bool = False,
 ) -> TunedModel:
     """Load a tuned model: a Run, the folder it is in, a folder that it was merged into, or its .gguf file. `model` is
-    where its base model is now, when that is no longer where it was in training.
+    where its base model is now, when that is no longer where it was in training. `allow_bin` reads an adapter in pickle
+    form, as numbers alone.
 
     A .gguf file that is not ours is asked with the default prompt. Raises RunError without a tuned model there,
     ModelError when its base model cannot be had.
@@ -104,7 +121,7 @@ def open_model(
         base = load_base(str(folder), number_format, where)
         return TunedModel(base.model, _encoder(base, recipe), recipe.generate())
     base = load_base(model or recipe.base_model, number_format, where)
-    adapted = lora.load_adapter(base.model, folder).to(where)
+    adapted = lora.load_adapter(base.model, folder, allow_bin=allow_bin).to(where)
     return TunedModel(adapted, _encoder(base, recipe), recipe.generate())
 
 

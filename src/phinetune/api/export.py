@@ -14,21 +14,24 @@ from transformers import PreTrainedModel
 
 from phinetune.api.ask import TunedModel, is_merged, open_model
 from phinetune.api.run import Run
-from phinetune.artifacts.gguf import GgufFacts, check_kind, write_gguf
+from phinetune.artifacts.gguf import GgufFacts, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
 from phinetune.artifacts.merge import write_merged
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
+from phinetune.artifacts.quantize import check_kind
 from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
 from phinetune.recipe import Recipe, read_recipe
-from phinetune.run_folder import RECIPE, find_model, write_text
+from phinetune.run_folder import RECIPE, RunFolder, find_model, write_text
+from phinetune.sheet.kept import kept_pairs
 from phinetune.tokens.encode import Example
 from phinetune.use.agreement import mean_loss, probes
 
 _SHARE_OF_MEMORY = 0.6
+_MOST_PAIRS = 64  # held-out ones that a written form is measured with
 _OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
 OnProgress = Callable[[str, int, int], None]
 
@@ -39,13 +42,16 @@ _ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.05} | dict.fromkeys(("bf16", "
 
 @dataclass(frozen=True)
 class Exported:
-    """A written form of a tuned model. Losses are nats per token of the model's own greedy answers."""
+    """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, or
+    the model's own greedy answers to a few questions where the run kept none.
+    """
 
     path: Path
     kind: str
     megabytes: float
     adapter_loss: float
     loss: float
+    measured_on: str
 
 
 def merge(
@@ -54,6 +60,7 @@ def merge(
     *,
     model: str | None = None,
     dtype: str = "auto",
+    allow_bin: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> Exported:
     """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
@@ -70,10 +77,10 @@ def merge(
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     if is_merged(source):
         raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
-    tuned = _open_exactly(run, model)
+    tuned = _open_exactly(run, model, allow_bin)
     base = tuned.model.get_base_model()
     wanted = pick_dtype(torch.device("cpu"), dtype)
-    examples, adapter_loss = _measure(tuned)
+    examples, adapter_loss, on = _measure(tuned, run)
     write_merged(
         folder,
         merged_tensors(tuned.model),
@@ -89,7 +96,7 @@ def merge(
     del base, tuned  # one model in memory at a time
     merged = load_base(str(folder), wanted, pick_device("cpu")).model
     kind = dtype_name(wanted)
-    exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples))
+    exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples), on)
     _refuse_if_wrong(exported, measured_in)
     return exported
 
@@ -100,6 +107,7 @@ def export_gguf(
     *,
     quantize: Sequence[str] = ("f16",),
     model: str | None = None,
+    allow_bin: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> list[Exported]:
     """Write the tuned model as one .gguf file for each kind in `quantize`, straight from the adapter.
@@ -114,9 +122,9 @@ def export_gguf(
     for path in paths:
         if path.exists():
             raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
-    tuned = _open_exactly(run, model)
+    tuned = _open_exactly(run, model, allow_bin)
     base = _whole(tuned)
-    examples, adapter_loss = _measure(tuned)
+    examples, adapter_loss, on = _measure(tuned, run)
     facts = _facts(tuned)
     for kind, path in zip(kinds, paths, strict=True):
         write_gguf(
@@ -134,14 +142,19 @@ def export_gguf(
     written = []
     for kind, path in zip(kinds, paths, strict=True):
         read_back = load_base(str(path), compute, pick_device("cpu")).model
-        written.append(Exported(path, kind, _megabytes(path), adapter_loss, mean_loss(read_back, examples)))
+        written.append(Exported(path, kind, _megabytes(path), adapter_loss, mean_loss(read_back, examples), on))
         del read_back
         _refuse_if_wrong(written[-1], compute)
     return written
 
 
 def export_gguf_adapter(
-    run: Run | str | Path, to: str | Path = "lora.gguf", *, kind: str = "f16", model: str | None = None
+    run: Run | str | Path,
+    to: str | Path = "lora.gguf",
+    *,
+    kind: str = "f16",
+    model: str | None = None,
+    allow_bin: bool = False,
 ) -> Path:
     """Write the adapter alone, in f16 or f32, for llama.cpp's --lora beside the .gguf base model that is there already.
 
@@ -152,7 +165,7 @@ def export_gguf_adapter(
         raise SettingsError(f"An adapter cannot be written as {kind}.", "Choose f16 or f32.")
     if path.exists():
         raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
-    tuned = open_model(run, model=model, device="cpu")
+    tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
     if not tuned.has_base:
         raise RunError("A merged model has no adapter apart.", "Give the run that it was merged from.")
     write_gguf_adapter(path, tuned.model, _facts(tuned), kind)
@@ -182,7 +195,7 @@ def _whole(tuned: TunedModel) -> PreTrainedModel:
     return model
 
 
-def _open_exactly(run: Run | str | Path, model: str | None) -> TunedModel:
+def _open_exactly(run: Run | str | Path, model: str | None, allow_bin: bool) -> TunedModel:
     """The tuned model in fp32, so that its weights are rounded once, when written; where that would fill the memory,
     in the format it is computed in.
     """
@@ -191,12 +204,18 @@ def _open_exactly(run: Run | str | Path, model: str | None) -> TunedModel:
     files = path.glob("*.safetensors") if path.is_dir() else ()
     count = gguf_summary(path).parameters if path.is_file() else sum(file.stat().st_size for file in files) // 2
     fits = 4 * count < _SHARE_OF_MEMORY * psutil.virtual_memory().available
-    return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto")
+    return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto", allow_bin=allow_bin)
 
 
-def _measure(tuned: TunedModel) -> tuple[list[Example], float]:
-    examples = probes(tuned.model, tuned.encoder)
-    return examples, mean_loss(tuned.model, examples)
+def _measure(tuned: TunedModel, run: Run | str | Path) -> tuple[list[Example], float, str]:
+    """What every form is measured with, the adapter's loss on it, and what it is."""
+    model = find_model(run.folder.root if isinstance(run, Run) else run)
+    kept = kept_pairs(RunFolder(model.resolve().parent).pairs)
+    if kept is not None and kept.validation:
+        examples, what = tuned.encoder.examples(kept.validation[:_MOST_PAIRS]), "held-out pairs"
+    else:
+        examples, what = probes(tuned.model, tuned.encoder), "the model's own answers"
+    return examples, mean_loss(tuned.model, examples), what
 
 
 def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
@@ -215,8 +234,8 @@ def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
         for file in (exported.path, *_companions(exported.path)):
             file.unlink(missing_ok=True)
     raise ModelError(
-        f"The exported model in {exported.kind} does not say what the adapter says: the loss on the model's own "
-        f"answers is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
+        f"The exported model in {exported.kind} does not say what the adapter says: the loss on "
+        f"{exported.measured_on} is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
         "This is a fault of phinetune or of the base model's files, not of yours. Try --dtype fp32 or another kind.",
     )
 

@@ -26,26 +26,29 @@ def serve(
     api_key: str | None = None,
     at_once: int = 4,
     model: str | None = None,
+    adapter: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> ModelServer:
     """Start serving a run, a merged folder or a .gguf file; `with serve(run) as server:` ends it again.
 
     A run or folder is packed to a .gguf file (q8_0) beside it first, once for as long as its weights stay the same.
-    `at_once` questions are answered side by side. Raises SettingsError, RunError and ModelError as their causes do.
+    `at_once` questions are answered side by side. `adapter` is a .gguf file of an adapter alone, applied to the
+    .gguf base model. Raises SettingsError, RunError and ModelError as their causes do.
     """
     path = Path(run.folder.root if isinstance(run, Run) else run)
+    lora = Path(adapter) if adapter is not None else None
     if path.is_file():
-        note = gguf_note(path, RECIPE_KEY)
+        note = gguf_note(lora or path, RECIPE_KEY)
         file, recipe = path, parse_recipe(note, path) if note is not None else default_recipe(str(path))
     else:
         folder = find_model(path)
         file, recipe = _packed(folder, model, on_progress), read_recipe(folder)
-    serving = Serving(host, port, api_key, path.stem or "tuned", _context(recipe), at_once)
+    serving = Serving(host, port, api_key, path.stem or "tuned", _context(recipe), at_once, lora)
     return ModelServer(file, PromptTemplate(recipe.template), serving)
 
 
 def _packed(folder: Path, model: str | None, on_progress: Callable[[str, int, int], None]) -> Path:
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("adapter_model.bin"))
+    weights = sorted(folder.glob("*.safetensors"))
     digest = hashlib.sha256()
     for file in weights:
         with file.open("rb") as stream:

@@ -29,6 +29,7 @@ from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
 from phinetune.run_folder import RunFolder, remove_leftovers
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
+from phinetune.sheet.kept import keep_pairs
 from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.sheet.split import Split, split
 from phinetune.tokens.encode import Encoder
@@ -106,6 +107,7 @@ def _train(
     start_from = _last_good(checkpoints, on_event) if resume else None
     if start_from is None:
         checkpoints.clear()
+    keep_pairs(folder.pairs, parts)
     log = MetricsLog(folder)
     for past in checkpoints.history(start_from) if start_from is not None else ():
         log.consume(past)

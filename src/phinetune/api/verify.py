@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import gguf
+
 from phinetune.api.ask import TunedModel, open_model
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
+from phinetune.errors import RunError
+from phinetune.model.gguf_base import gguf_note
+from phinetune.model.load import find
+from phinetune.recipe import read_recipe
+from phinetune.run_folder import find_model
 from phinetune.sheet.pairs import find_pairs
 from phinetune.tokens.encode import Example
 from phinetune.use.agreement import QUESTIONS, mean_loss, probes
@@ -40,13 +47,15 @@ def verify(
     sheet: str | Path | None = None,
     limit: int = 20,
     model: str | None = None,
+    base_file: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Form]:
     """Ask the adapter and each of `files`, merged folders and .gguf files, the same questions greedily.
 
     The questions are the first `limit` of `sheet`, whose answers then make the loss; without one a few general
     questions are asked, and the loss is that of the adapter's own answers. A .gguf file is computed here and, where
-    llama.cpp is installed (phinetune[serve]), by it too. The adapter itself comes first.
+    llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf form by llama.cpp alone, on the .gguf base
+    model `base_file`, or the one it was trained on if that is such a file. The adapter itself comes first.
     """
     tuned = open_model(run, model=model, device="cpu")
     if sheet is not None:
@@ -59,12 +68,19 @@ def verify(
     forms = [Form("adapter", "phinetune", mean_loss(tuned.model, examples), len(questions), len(questions))]
     on_progress("verifying", 1, steps)
     for number, file in enumerate(map(Path, files), start=2):
-        forms.append(_here(file, questions, expected, examples))
-        if file.is_file() and find_spec("xllamacpp") is not None:
-            written = _by_llama_cpp(file, tuned, questions)
+        alone = file.is_file() and gguf_note(file, gguf.Keys.General.TYPE) == "adapter"
+        if not alone:
+            forms.append(_here(file, questions, expected, examples))
+        if alone or (file.is_file() and find_spec("xllamacpp") is not None):
+            base = Path(base_file or find(model or _base_of(run))) if alone else None
+            written = _by_llama_cpp(file, base, tuned, questions)
             forms.append(Form(file.name, "llama.cpp", None, _same(written, expected), len(questions)))
         on_progress("verifying", number, steps)
     return forms
+
+
+def _base_of(run: Run | str | Path) -> str:
+    return read_recipe(find_model(run.folder.root if isinstance(run, Run) else run)).base_model
 
 
 def _here(file: Path, questions: list[str], expected: list[str], examples: list[Example]) -> Form:
@@ -73,10 +89,16 @@ def _here(file: Path, questions: list[str], expected: list[str], examples: list[
     return Form(file.name, "phinetune", mean_loss(opened.model, examples), _same(written, expected), len(questions))
 
 
-def _by_llama_cpp(file: Path, tuned: TunedModel, questions: list[str]) -> list[str]:
+def _by_llama_cpp(file: Path, base: Path | None, tuned: TunedModel, questions: list[str]) -> list[str]:
+    """Its answers. `file` is an adapter alone where there is a `base` for it."""
+    if base is not None and not base.is_file():
+        raise RunError(
+            f"{file} is an adapter alone, and its base model is not a .gguf file here.",
+            "Say where that is: --base-file base.gguf",
+        )
     template = tuned.encoder.template
     answers = []
-    with serve(file, at_once=1) as server:
+    with serve(base or file, at_once=1, adapter=file if base else None) as server:
         for question in questions:
             body = {
                 "prompt": template.prompt(question),

@@ -3,8 +3,7 @@
     W + s B A, one weight at a time  ─►  packed (f16, q8_0, q4_0 …)  ─►  model.q8_0.gguf
 
 Written with the `gguf` package of llama.cpp. The facts that the header states are those of llama.cpp's
-convert_hf_to_gguf.py. Matrices are packed in the wanted kind, all else stays in fp32; the matrix that makes logits,
-the most sensitive one, takes at least q8_0.
+convert_hf_to_gguf.py. How each tensor is packed stands in quantize.py.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import gguf
 import numpy as np
@@ -21,29 +20,14 @@ import torch
 
 from phinetune.artifacts.gguf_vocabulary import add_vocabulary
 from phinetune.artifacts.merge import require_space
-from phinetune.errors import ModelError, SettingsError
+from phinetune.artifacts.quantize import Packing, check_kind, pack, packed_bytes
+from phinetune.errors import ModelError
 from phinetune.model.gguf_names import ARCHITECTURES, NAMES, TensorNames, interleave
 from phinetune.model.merge import MergedTensor
 from phinetune.recipe import RECIPE_KEY, Recipe
 from phinetune.run_folder import atomic_file
 
-Kind: TypeAlias = gguf.GGMLQuantizationType
-_FILE = gguf.LlamaFileType
-
-KINDS: dict[str, tuple[Kind, gguf.LlamaFileType]] = {
-    "f32": (Kind.F32, _FILE.ALL_F32),
-    "f16": (Kind.F16, _FILE.MOSTLY_F16),
-    "bf16": (Kind.BF16, _FILE.MOSTLY_BF16),
-    "q8_0": (Kind.Q8_0, _FILE.MOSTLY_Q8_0),
-    "q5_1": (Kind.Q5_1, _FILE.MOSTLY_Q5_1),
-    "q5_0": (Kind.Q5_0, _FILE.MOSTLY_Q5_0),
-    "q4_1": (Kind.Q4_1, _FILE.MOSTLY_Q4_1),
-    "q4_0": (Kind.Q4_0, _FILE.MOSTLY_Q4_0),
-}
-_UNPACKED = (Kind.F32, Kind.F16, Kind.BF16)
 _WIDE = np.dtype(np.float32)
-_PIECE = 1 << 20  # numbers packed at a time, so that threads share a large matrix
-_HEAD = ("output.weight", "token_embd.weight")  # makes the logits; the second where the two are one
 
 
 @dataclass(frozen=True)
@@ -55,16 +39,6 @@ class GgufFacts:
     license: str | None
     description: str
     recipe: Recipe
-
-
-def check_kind(kind: str) -> str:
-    """The kind in lower case. Raises SettingsError that lists the known ones."""
-    if kind.lower() not in KINDS:
-        raise SettingsError(
-            f"There is no packing called {kind} here.",
-            f"Choose one of {', '.join(KINDS)}. Others, such as q4_k_m, are made from an f16 file by llama-quantize.",
-        )
-    return kind.lower()
 
 
 def write_gguf(
@@ -82,63 +56,42 @@ def write_gguf(
     RunError when the disk is too small.
     """
     architecture = architecture_of(config)
-    names, packing, file_type = NAMES[architecture], *KINDS[check_kind(kind)]
-    tensors = list(tensors)
-    kinds = {tensor.name: _kind_of(names.to_gguf(tensor.name), tensor.shape, packing, tensors) for tensor in tensors}
-    require_space(path, sum(_bytes(tensor.shape, kinds[tensor.name]) for tensor in tensors) + (64 << 20))
+    names, tensors = NAMES[architecture], list(tensors)
+    packing = Packing(
+        check_kind(kind),
+        layers=config.num_hidden_layers,
+        tied=not any(tensor.name == "lm_head.weight" for tensor in tensors),
+        shared=config.num_attention_heads // config.num_key_value_heads,
+    )
+    kinds = {tensor.name: packing.kind_of(names.to_gguf(tensor.name), tensor.shape) for tensor in tensors}
+    require_space(path, sum(packed_bytes(tensor.shape, kinds[tensor.name]) for tensor in tensors) + (64 << 20))
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     with atomic_file(path) as temporary, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         writer = gguf.GGUFWriter(temporary, architecture)
         try:
             add_facts(writer, facts, "model")
             _add_config(writer, config)
-            writer.add_file_type(file_type)
+            writer.add_file_type(packing.file_type)
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             add_vocabulary(writer, tokenizer, config.vocab_size, config.model_type)
             for tensor in tensors:
                 stored = kinds[tensor.name]
-                size = _bytes(tensor.shape, stored)
+                size = packed_bytes(tensor.shape, stored)
                 writer.add_tensor_info(names.to_gguf(tensor.name), tensor.shape, _WIDE, size, stored)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for done, tensor in enumerate(tensors, start=1):
                 weight = _in_their_order(tensor, names, heads)
-                writer.write_tensor_data(_pack(weight, kinds[tensor.name], pool))
+                writer.write_tensor_data(pack(weight.numpy(), kinds[tensor.name], pool))
                 on_progress(done, len(tensors))
         finally:
             writer.close()
 
 
-def _kind_of(name: str, shape: tuple[int, ...], packing: Kind, tensors: list[MergedTensor]) -> Kind:
-    """Vectors stay in fp32, as do rows that the blocks of the packing do not divide."""
-    block, _ = gguf.GGML_QUANT_SIZES[packing]
-    if len(shape) == 1 or shape[-1] % block:
-        return Kind.F32
-    tied = not any(tensor.name == "lm_head.weight" for tensor in tensors)
-    makes_logits = name == _HEAD[1 if tied else 0]
-    return Kind.Q8_0 if makes_logits and packing not in _UNPACKED else packing
-
-
-def _bytes(shape: tuple[int, ...], kind: Kind) -> int:
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    return int(np.prod(shape) // block * size)
-
-
 def _in_their_order(tensor: MergedTensor, names: TensorNames, heads: dict[str, int]) -> torch.Tensor:
     weight = tensor.make()
     return interleave(weight, heads[tensor.name.split(".")[-2]]) if names.is_interleaved(tensor.name) else weight
-
-
-def _pack(weight: torch.Tensor, kind: Kind, pool: ThreadPoolExecutor) -> np.ndarray[Any, Any]:
-    numbers = weight.numpy()
-    if kind == Kind.F32:
-        return numbers
-    if kind == Kind.F16:
-        return numbers.astype(np.float16)
-    rows = max(1, _PIECE // numbers.shape[-1])
-    pieces = [numbers[start : start + rows] for start in range(0, len(numbers), rows)]
-    return np.concatenate(list(pool.map(lambda piece: gguf.quantize(piece, kind), pieces)))
 
 
 def architecture_of(config: Any) -> str:

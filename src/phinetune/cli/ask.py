@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON
 from phinetune.cli.render import print_json, say
 
 
@@ -21,14 +23,20 @@ def command(
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
     dtype: str = typer.Option("auto", help="auto, bf16, fp16 or fp32."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask a tuned model a question.
 
     Example: phinetune ask . "What is machine learning?"
     """
-    options = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
-    tuned = phinetune.open_model(run, model=model, device=device, dtype=dtype)
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    tuned = phinetune.open_model(run, model=model, device=device, dtype=dtype, allow_bin=allow_bin)
     if as_json:
         answer = tuned.ask(question, base=base, greedy=greedy, **options)
         print_json({"question": question, "answer": answer, "model": "base" if base else "tuned"})

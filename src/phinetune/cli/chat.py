@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import typer
 
 import phinetune
+from phinetune.cli.options import ALLOW_BIN
 from phinetune.cli.render import print_json_line, print_line, prompt, say
 
 Voice = Literal["tuned", "base", "both"]
-_HELP = "Ask a question. /base, /tuned or /both choose who answers, /greedy and /vary how; /quit or Ctrl-D ends."
+_HELP = (
+    "Ask a question. /base, /tuned or /both choose who answers, /greedy and /vary how. /remember sends what was said "
+    "along with each question, /reset forgets it. /quit or Ctrl-D ends."
+)
 
 
 def command(
@@ -21,14 +26,16 @@ def command(
     greedy: bool = typer.Option(False, "--greedy", help="Always the likeliest word: the same answer every time."),
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line for every answer, for scripts."),
 ) -> None:
     """Ask a tuned model one question after the other, and the base model beside it.
 
-    Every question stands alone: the model was trained on single pairs and knows of no earlier ones.
+    Every question stands alone, as the model was trained on single pairs; after /remember the earlier ones go along.
     """
-    tuned = phinetune.open_model(model, model=base_model, device=device)
+    tuned = phinetune.open_model(model, model=base_model, device=device, allow_bin=allow_bin)
     voice: Voice = "tuned"
+    said: list[tuple[str, str]] | None = None
     if sys.stdin.isatty():
         print_line(_HELP)
     while (question := prompt(f"{voice}> ")) is not None:
@@ -42,6 +49,9 @@ def command(
             case "/greedy" | "/vary" as wish:
                 greedy = wish == "/greedy"
                 print_line("Always the likeliest word." if greedy else "Answers vary.")
+            case "/remember" | "/reset" as wish:
+                said = [] if wish == "/remember" or said is not None else None
+                print_line("From here on earlier questions go along." if wish == "/remember" else "Forgotten.")
             case "/tuned" | "/base" | "/both" as wish:
                 if wish != "/tuned" and not tuned.has_base:
                     print_line("This model is merged: there is no base model in it to ask.")
@@ -51,8 +61,10 @@ def command(
                 print_line(f"There is no {unknown}. {_HELP}")
             case text:
                 for base in {"tuned": (False,), "base": (True,), "both": (True, False)}[voice]:
-                    asked = _Asked(text, base, greedy, max_new_tokens)
-                    _print_answer(tuned, asked) if as_json else _say_answer(tuned, asked, named=voice == "both")
+                    asked = _Asked(text, base, greedy, max_new_tokens, tuple(said or ()))
+                    answer = _print_answer(tuned, asked) if as_json else _say_answer(tuned, asked, voice == "both")
+                if said is not None:  # of both, what the tuned model said
+                    said.append((text, answer))
 
 
 @dataclass(frozen=True)
@@ -61,26 +73,38 @@ class _Asked:
     base: bool
     greedy: bool
     max_new_tokens: int | None
+    history: tuple[tuple[str, str], ...]
 
     @property
     def model(self) -> str:
         return "base" if self.base else "tuned"
 
+    def pieces(self, tuned: phinetune.TunedModel) -> Iterator[str]:
+        return tuned.stream(
+            self.question,
+            base=self.base,
+            greedy=self.greedy,
+            history=self.history,
+            max_new_tokens=self.max_new_tokens,
+        )
 
-def _say_answer(tuned: phinetune.TunedModel, asked: _Asked, *, named: bool) -> None:
+
+def _say_answer(tuned: phinetune.TunedModel, asked: _Asked, named: bool) -> str:
     """The answer as it is written; Ctrl-C ends it and not the chat."""
     if named:
         say(f"{asked.model}: ")
+    written = []
     try:
-        for piece in tuned.stream(
-            asked.question, base=asked.base, greedy=asked.greedy, max_new_tokens=asked.max_new_tokens
-        ):
+        for piece in asked.pieces(tuned):
+            written.append(piece)
             say(piece)
     except KeyboardInterrupt:
         say(" …")
     say("\n")
+    return "".join(written)
 
 
-def _print_answer(tuned: phinetune.TunedModel, asked: _Asked) -> None:
-    answer = tuned.ask(asked.question, base=asked.base, greedy=asked.greedy, max_new_tokens=asked.max_new_tokens)
+def _print_answer(tuned: phinetune.TunedModel, asked: _Asked) -> str:
+    answer = "".join(asked.pieces(tuned))
     print_json_line({"question": asked.question, "answer": answer, "model": asked.model})
+    return answer

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON
 from phinetune.cli.render import Bar, print_json, print_line
 
 
@@ -16,20 +16,24 @@ def command(
     to: Path | None = typer.Option(
         None, "--to", help="The .gguf file to write. [dim]\\[default: model.KIND.gguf][/dim]"
     ),
-    quantize: str = typer.Option("f16", help="How to pack: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0."),
-    several: str | None = typer.Option(None, "--all", help="Several packings at once: q8_0,q4_0"),
+    quantize: str = typer.Option(
+        "f16",
+        help="How to pack: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, …; an unknown one lists all.",
+    ),
+    several: str | None = typer.Option(None, "--all", help="Several packings at once: q8_0,q4_k_m"),
     adapter: bool = typer.Option(
         False, "--adapter", help="The adapter alone, a few MB, for --lora beside the .gguf base model you have."
     ),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
     """Write the tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.
 
-    Example: phinetune gguf . --to my-model.gguf --quantize q8_0
+    Example: phinetune gguf . --to my-model.gguf --quantize q4_k_m
     """
     if adapter:
-        path = phinetune.export_gguf_adapter(run, to or Path("lora.gguf"), model=model)
+        path = phinetune.export_gguf_adapter(run, to or Path("lora.gguf"), model=model, allow_bin=allow_bin)
         size = path.stat().st_size / 1e6
         if as_json:
             print_json({"path": str(path), "megabytes": size})
@@ -39,13 +43,13 @@ def command(
         return
     kinds = [kind.strip() for kind in (several or quantize).split(",") if kind.strip()]
     with Bar(silent=as_json) as bar:
-        written = phinetune.export_gguf(run, to, quantize=kinds, model=model, on_progress=bar.show)
+        written = phinetune.export_gguf(run, to, quantize=kinds, model=model, allow_bin=allow_bin, on_progress=bar.show)
     if as_json:
         print_json([vars(each) | {"path": str(each.path)} for each in written])
         return
     for each in written:
         print_line(
-            f"{each.path} ({each.kind}, {each.megabytes:.0f} MB): loss {each.loss:.3f} on the model's own answers, "
+            f"{each.path} ({each.kind}, {each.megabytes:.0f} MB): loss {each.loss:.3f} on {each.measured_on}, "
             f"{each.adapter_loss:.3f} with the adapter."
         )
     print_line(f"How to run it in llama.cpp, Ollama and LM Studio: {written[0].path}.txt")

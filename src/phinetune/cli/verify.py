@@ -14,12 +14,15 @@ from phinetune.cli.render import Bar, print_json, show_forms
 
 def command(
     run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
-    files: list[Path] = typer.Argument(None, help="Merged folders and .gguf files to hold against it."),
+    files: list[Path] = typer.Argument(None, help="Merged folders, .gguf files and .gguf adapters to hold against it."),
     sheet: Path | None = typer.Option(
         None, "--sheet", help="Questions and answers to try them with, best held-out ones."
     ),
     limit: int = typer.Option(20, min=1, help="So many questions of the sheet."),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    base_file: Path | None = typer.Option(
+        None, "--base-file", help="The .gguf base model that a .gguf adapter belongs to, if it was not trained on one."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask every form of a tuned model the same questions, and see whether all say the same.
@@ -27,7 +30,15 @@ def command(
     Example: phinetune verify . merged my-model.q8_0.gguf --sheet held_out.xlsx
     """
     with Bar(silent=as_json) as bar:
-        forms = phinetune.verify(run, files or (), sheet=sheet, limit=limit, model=model, on_progress=bar.show)
+        forms = phinetune.verify(
+            run,
+            files or (),
+            sheet=sheet,
+            limit=limit,
+            model=model,
+            base_file=base_file,
+            on_progress=bar.show,
+        )
     if as_json:
         print_json([asdict(form) for form in forms])
     else:

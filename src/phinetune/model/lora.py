@@ -97,17 +97,16 @@ def save(model: PeftModel, folder: Path) -> None:
 
 
 def pickle_weights(folder: Path) -> None:
-    """Replace the safetensors file by adapter_model.bin, for tools that read only that."""
+    """Write adapter_model.bin beside the safetensors file, for tools that read only that."""
     torch.save(load_file(folder / WEIGHTS), folder / PICKLED_WEIGHTS)
-    (folder / WEIGHTS).unlink()
 
 
-def load_weights(model: PeftModel, folder: Path) -> None:
+def load_weights(model: PeftModel, folder: Path, *, allow_bin: bool = False) -> None:
     """Put the saved adapter weights of `folder` into the model's adapter.
 
     Raises ModelError when they do not fit: another base model or other layers.
     """
-    weights = read_weights(folder)
+    weights = read_weights(folder, allow_bin=allow_bin)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if differing := _differences(own, weights):
         raise ModelError(
@@ -117,8 +116,8 @@ def load_weights(model: PeftModel, folder: Path) -> None:
     set_peft_model_state_dict(model, weights)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with the saved adapter of `folder`, for inference."""
+def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = False) -> PeftModel:
+    """The model with the saved adapter of `folder`, for inference; see `read_weights` for `allow_bin`."""
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds no adapter: adapter_config.json is missing.", "Name a finished run.")
     try:
@@ -135,12 +134,20 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     model.name_or_path = config.base_model_name_or_path or ""
     adapted = get_peft_model(model, config)
-    load_weights(adapted, folder)
+    load_weights(adapted, folder, allow_bin=allow_bin)
     return adapted.eval()
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The adapter's tensors. Pickle is read only as plain tensors (weights_only), never as code."""
+def read_weights(folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Tensor]:
+    """The adapter's tensors. With `allow_bin` a pickled file is read too, as plain tensors and never as code.
+
+    Raises ModelError for weights that are missing, damaged, or pickled without leave.
+    """
+    if not allow_bin and not (folder / WEIGHTS).is_file() and (folder / PICKLED_WEIGHTS).is_file():
+        raise ModelError(
+            f"The adapter in {folder} is in pickle form ({PICKLED_WEIGHTS}), which can carry code.",
+            "If you trust where it comes from, add --allow-bin: then it is read as plain numbers (weights_only).",
+        )
     try:
         if (folder / WEIGHTS).is_file():
             return load_file(folder / WEIGHTS)

@@ -67,8 +67,18 @@ class Encoder:
         self.vocabulary = len(tokenizer)  # Phi-2's head has 905 rows more than its tokenizer has tokens
         self._start = first if first and first[0] == tokenizer.bos_token_id else []
 
-    def prompt_ids(self, question: str) -> list[int]:
-        return self._start + self._encode([self.template.prompt(question)])[0]
+    def prompt_ids(self, question: str, history: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """The tokens that the model answers to. Earlier pairs of `history` stand before them, each ended as in
+        training; the oldest are left out where `max_length` would be passed.
+        """
+        ids = self._encode([self.template.prompt(question)])[0]
+        for earlier, answer in reversed(history):
+            texts = [self.template.prompt(earlier), self.template.completion(answer)]
+            pair = [token for part in self._encode(texts) for token in part] + [self.eos_id]
+            if len(self._start) + len(pair) + len(ids) > self.max_length:
+                break
+            ids = pair + ids
+        return self._start + ids
 
     def examples(self, pairs: Sequence[QuestionAnswer]) -> list[Example]:
         """Every pair as an Example of at most `max_length` tokens; longer answers are cut at their end.

@@ -21,11 +21,20 @@ _LEAVE_AT = 0.75  # ended answers leave the batch once no more than this share g
 _UNFINISHED = "\ufffd"  # what a tokenizer shows for a character of which some bytes are still to come
 
 
-def stream(model: Any, encoder: Encoder, question: str, settings: GenerateSettings) -> Iterator[str]:
-    """The answer to one question, piece by piece, trimmed of what would not be part of it."""
+def stream(
+    model: Any,
+    encoder: Encoder,
+    question: str,
+    settings: GenerateSettings,
+    history: Sequence[tuple[str, str]] = (),
+) -> Iterator[str]:
+    """The answer to one question, piece by piece, trimmed of what would not be part of it.
+
+    `history`: earlier questions and answers, put before the prompt as they would stand in training.
+    """
     writing = _Writing(encoder)
     shown = ""
-    for [(_, token)] in _decode(model, encoder, [encoder.prompt_ids(question)], [writing], settings):
+    for [(_, token)] in _decode(model, encoder, [encoder.prompt_ids(question, history)], [writing], settings):
         writing.add(token)
         ready = writing.settled_text()
         if len(ready) > len(shown):

@@ -34,6 +34,7 @@ class Serving:
     name: str
     context: int
     at_once: int
+    adapter: Path | None = None
 
 
 class ModelServer:
@@ -62,6 +63,8 @@ class ModelServer:
         settings.api_keys = [serving.api_key] if serving.api_key else []
         settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
         settings.chat_template, settings.use_jinja = chat_template(template), True
+        if serving.adapter is not None:
+            settings.lora_adapters = [_adapter(xllamacpp, serving.adapter)]
         settings.verbosity, settings.warmup = _QUIET, False
         self._server: Any = xllamacpp.Server(settings)
         self._write_one_token(serving.api_key)
@@ -91,6 +94,12 @@ def chat_template(template: PromptTemplate) -> str:
     """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated."""
     quoted = (json.dumps(part, ensure_ascii=False) for part in template.prompt("\0").split("\0"))
     return "{{ messages[-1]['content'] }}".join("{{ " + part + " }}" for part in quoted)
+
+
+def _adapter(xllamacpp: Any, file: Path) -> Any:
+    adapter = xllamacpp.CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = str(file), 1.0
+    return adapter
 
 
 def _is_loopback(host: str) -> bool:
