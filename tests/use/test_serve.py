@@ -54,7 +54,7 @@ def test_it_answers_as_the_tuned_model_with_the_training_prompt_applied(toy_run)
 def test_openais_own_client_talks_to_it(toy_run):
     openai = pytest.importorskip("openai")
     expected = phinetune.ask(toy_run, QUESTION, greedy=True, max_new_tokens=30)
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    messages = [{"role": "user", "content": QUESTION}]
     with phinetune.serve(toy_run, api_key="sesame") as server:
         client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="sesame", max_retries=0)
         [name] = [model.id for model in client.models.list()]
