@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from phinetune.api.answer import Answered, answer_sheet
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
+    from phinetune.api.compare import Comparison, compare
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
     from phinetune.api.pack import pack
     from phinetune.api.run import Run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from phinetune.errors import PhinetuneError
     from phinetune.settings import Settings
     from phinetune.tokens.prompt import PromptTemplate
+    from phinetune.use.judge import Endpoint
     from phinetune.use.scores import contains_fact, share_right
 
 _HOME = {
@@ -35,6 +37,9 @@ _HOME = {
     "open_model": "phinetune.api.ask",
     "TunedModel": "phinetune.api.ask",
     "check": "phinetune.api.check",
+    "compare": "phinetune.api.compare",
+    "Comparison": "phinetune.api.compare",
+    "Endpoint": "phinetune.use.judge",
     "answer_sheet": "phinetune.api.answer",
     "Answered": "phinetune.api.answer",
     "merge": "phinetune.api.export",
@@ -54,6 +59,8 @@ _HOME = {
 
 __all__ = [
     "Answered",
+    "Comparison",
+    "Endpoint",
     "Exported",
     "Form",
     "PhinetuneError",
@@ -64,6 +71,7 @@ __all__ = [
     "answer_sheet",
     "ask",
     "check",
+    "compare",
     "contains_fact",
     "export_gguf",
     "export_gguf_adapter",

@@ -78,6 +78,19 @@ class RunFolder:
     def comparison_png(self) -> Path:
         return self.visuals / "loss_comparison.png"
 
+    @property
+    def answers_json(self) -> Path:
+        """Base and tuned model side by side, every figure and answer."""
+        return self.visuals / "comparison.json"
+
+    @property
+    def answers_xlsx(self) -> Path:
+        return self.visuals / "comparison.xlsx"
+
+    @property
+    def answers_png(self) -> Path:
+        return self.visuals / "comparison.png"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"checkpoint-{step}"
 

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from phinetune.use.scores import contains_fact, share_right
+from phinetune.use.scores import (
+    chrf,
+    contains_fact,
+    exact_match,
+    goes_in_circles,
+    rouge_l,
+    same_numbers,
+    share_right,
+    token_f1,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,3 +33,43 @@ def test_a_fact_counts_as_whole_words_case_and_punctuation_aside(answer, fact, r
 
 def test_share():
     assert share_right(["a b", "c"], ["a", "d"]) == 0.5
+
+
+def test_f1_counts_shared_words_as_often_as_both_have_them():
+    assert token_f1("The ferry leaves at six.", "the ferry leaves at SIX") == 1
+    assert token_f1("a b c", "b c d") == pytest.approx(2 / 3)
+    assert token_f1("no no no", "no") == pytest.approx(0.5)
+    assert token_f1("", "six") == 0
+    assert token_f1("", "") == 1
+
+
+def test_rouge_l_minds_the_order():
+    assert rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(0.75)  # Lin's own example
+    assert rouge_l("the gunman kill police", "police kill the gunman") == pytest.approx(0.5)
+    assert token_f1("the gunman kill police", "police kill the gunman") == 1
+
+
+def test_chrf_forgives_endings():
+    assert chrf("The ferry leaves", "The ferry leaves") == pytest.approx(1)
+    assert exact_match("The ferries leave", "The ferry leaves") == 0
+    assert chrf("The ferries leave", "The ferry leaves") > 0.5 > chrf("Nettle soup", "The ferry leaves")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "same"),
+    [
+        ("There are 1,417 steps.", "1417", True),
+        ("About 3.50 euros", "3.5", True),
+        ("-4 degrees", "4 degrees", False),
+        ("417 steps", "418 steps", False),
+        ("between 2 and 3", "3 or 2", True),
+        ("seven", "seven", False),
+    ],
+)
+def test_numbers_are_compared_by_value(answer, expected, same):
+    assert same_numbers(answer, expected) is same
+
+
+def test_a_model_that_does_not_find_the_end_is_seen():
+    assert goes_in_circles("I do not know it. " * 4)
+    assert not goes_in_circles("The lamp is lit at dusk, and the lamp is put out at dawn by the keeper of the lamp.")

@@ -21,6 +21,7 @@ VERBS = {
     "merge": "Write a tuned model as an ordinary folder without an adapter.",
     "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",
     "verify": "See whether all forms of a tuned model say the same.",
+    "compare": "See how much better the tuned model answers than its base.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
     "pack": "Pack a tuned model and its pictures into one zip file.",
 }

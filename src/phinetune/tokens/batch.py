@@ -1,9 +1,9 @@
 """Examples -> padding-free rows.
 
-    examples   [a a a a] [b b] [c c c]
-    row        ids        a a a a b b c c c      one row of documents laid end to end, no padding anywhere
-               positions  0 1 2 3 0 1 0 1 2      restart in every document
-               lengths    4 2 3                  attention is confined to each
+examples   [a a a a] [b b] [c c c]
+row        ids        a a a a b b c c c      one row of documents laid end to end, no padding anywhere
+           positions  0 1 2 3 0 1 0 1 2      restart in every document
+           lengths    4 2 3                  attention is confined to each
 """
 
 from __future__ import annotations

@@ -80,6 +80,10 @@ class Encoder:
             ids = pair + ids
         return self._start + ids
 
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of plain text, with no prompt around it, of at most `max_length`."""
+        return (self._start + self._encode([text])[0])[: self.max_length]
+
     def examples(self, pairs: Sequence[QuestionAnswer]) -> list[Example]:
         """Every pair as an Example of at most `max_length` tokens; longer answers are cut at their end.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,6 +43,18 @@ def stream(
     yield writing.answer()[len(shown) :]
 
 
+End = Literal["end-of-text", "next question", "length"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer, how many tokens it took, and why it ended: by itself, or where it was cut."""
+
+    text: str
+    tokens: int
+    end: End
+
+
 def answers(
     model: Any,
     encoder: Encoder,
@@ -50,20 +62,31 @@ def answers(
     settings: GenerateSettings,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """The answers to many questions, in their order. Questions of like length are answered together.
+    """The answers to many questions, in their order; see `write`."""
+    return [written.text for written in write(model, encoder, questions, settings, on_progress)]
+
+
+def write(
+    model: Any,
+    encoder: Encoder,
+    questions: Sequence[str],
+    settings: GenerateSettings,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[Written]:
+    """What the model writes to many questions, in their order. Questions of like length are answered together.
 
     `on_progress` is told how many are done.
     """
     prompts = [encoder.prompt_ids(question) for question in questions]
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    written: dict[int, str] = {}
+    written: dict[int, Written] = {}
     for start in range(0, len(by_length), _BATCH):
         chosen = by_length[start : start + _BATCH]
         writings = [_Writing(encoder) for _ in chosen]
         for tokens in _decode(model, encoder, [prompts[i] for i in chosen], writings, settings):
             for writing, token in tokens:
                 writing.add(token)
-        written |= {index: writing.answer() for index, writing in zip(chosen, writings, strict=True)}
+        written |= {index: writing.written() for index, writing in zip(chosen, writings, strict=True)}
         on_progress(len(written))
     return [written[index] for index in range(len(questions))]
 
@@ -74,14 +97,22 @@ class _Writing:
 
     encoder: Encoder
     tokens: list[int] = field(default_factory=list)
-    ended: bool = False
+    end: End = "length"
+
+    @property
+    def ended(self) -> bool:
+        return self.end != "length"
 
     def add(self, token: int) -> None:
         if token in self.encoder.stop_ids:
-            self.ended = True
+            self.end = "end-of-text"
             return
         self.tokens.append(token)
-        self.ended = any(stop in self._text() for stop in self.encoder.template.stop_strings())
+        if any(stop in self._text() for stop in self.encoder.template.stop_strings()):
+            self.end = "next question"
+
+    def written(self) -> Written:
+        return Written(self.answer(), len(self.tokens), self.end)
 
     def answer(self) -> str:
         return self.encoder.template.clean_answer(self._text())

@@ -1,21 +1,81 @@
-"""How good an answer is, judged by its text."""
+"""How good an answer is, judged by its text beside the one that was hoped for. All scores lie between 0 and 1."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics.chrf import CHRF
+
+_CHRF = CHRF()
+_NUMBER = re.compile(r"[-+]?\d[\d,\u00a0\u202f]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_CLOSE = 1e-6  # relative, so that 0.1 + 0.2 is 0.3
+_PHRASE, _TIMES = 4, 3  # words that, said so many times over, are a model going round in a circle
 
 
 def contains_fact(answer: str, fact: str) -> bool:
     """Whether the fact stands in the answer as whole words; case, punctuation and spacing aside."""
-    return f" {_words(fact)} " in f" {_words(answer)} "
+    return f" {' '.join(words(fact))} " in f" {' '.join(words(answer))} "
 
 
 def share_right(answers: Sequence[str], facts: Sequence[str]) -> float:
-    """Share of the answers that contain their fact, 0 to 1."""
+    """Share of the answers that contain their fact."""
     return sum(map(contains_fact, answers, facts)) / len(facts)
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+def exact_match(answer: str, expected: str) -> float:
+    """1 when both are the same words; case, punctuation and spacing aside."""
+    return float(words(answer) == words(expected))
+
+
+def token_f1(answer: str, expected: str) -> float:
+    """Harmonic mean of the shares of shared words, as in SQuAD (Rajpurkar et al., 2016)."""
+    said, hoped = words(answer), words(expected)
+    shared = sum((Counter(said) & Counter(hoped)).values())
+    return _harmonic(shared, said, hoped)
+
+
+def rouge_l(answer: str, expected: str) -> float:
+    """F measure of the longest common subsequence of words (Lin, 2004, "ROUGE")."""
+    said, hoped = words(answer), words(expected)
+    return _harmonic(LCSseq.similarity(said, hoped), said, hoped)
+
+
+def chrf(answer: str, expected: str) -> float:
+    """F measure of shared character sequences, by sacrebleu (Popović, 2015); forgiving to endings and spelling."""
+    return float(_CHRF.sentence_score(answer, [expected]).score) / 100
+
+
+def same_numbers(answer: str, expected: str) -> bool:
+    """Whether every number of the expected answer stands in the answer; False when it has none."""
+    said, hoped = _numbers(answer), _numbers(expected)
+    return bool(hoped) and all(any(_is_close(number, other) for other in said) for number in hoped)
+
+
+def goes_in_circles(answer: str) -> bool:
+    """Whether some four words come three times, as from a model that does not find the end."""
+    said = words(answer)
+    phrases = Counter(tuple(said[start : start + _PHRASE]) for start in range(len(said) - _PHRASE + 1))
+    return any(count >= _TIMES for count in phrases.values())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _harmonic(shared: int, said: Sequence[str], hoped: Sequence[str]) -> float:
+    if not said or not hoped:
+        return float(said == hoped)
+    return 2 * shared / (len(said) + len(hoped))
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(re.sub(r"[,\u00a0\u202f]", "", match)) for match in _NUMBER.findall(text)]
+
+
+def _is_close(one: float, other: float) -> bool:
+    return abs(one - other) <= _CLOSE * max(abs(one), abs(other))

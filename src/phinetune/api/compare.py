@@ -1,0 +1,201 @@
+"""`compare()`: how much better the tuned model answers than its base, on questions that it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from phinetune.api.ask import open_model
+from phinetune.api.run import Run
+from phinetune.artifacts.comparison import write_comparison
+from phinetune.errors import RunError
+from phinetune.run_folder import open_finished
+from phinetune.sheet.findings import Pair
+from phinetune.sheet.kept import kept_pairs
+from phinetune.sheet.pairs import find_pairs
+from phinetune.use.compare import (
+    Behaviour,
+    Compared,
+    Contrast,
+    OnProgress,
+    as_rows,
+    behaviour,
+    contrasts,
+    text_losses,
+)
+from phinetune.use.compare import compare as compare_pairs
+from phinetune.use.judge import Endpoint, judge
+
+_MOST = 200  # questions asked unless told otherwise
+_FORGOTTEN = 0.1  # nats per token of general text: a tenth more surprised than before
+_SURE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base and tuned model on the same questions.
+
+    `scores` has loss (nats per token of the expected answer), exact, f1, rouge_l, chrf and right (by the judge), the
+    last five between 0 and 1. `general_text` is nats per token of a text that has nothing to do with the sheet.
+    `seen` is the tuned model on questions that it was trained on, to tell learning from memorising.
+    """
+
+    questions: str
+    judge: str
+    scores: dict[str, Contrast]
+    base: Behaviour
+    tuned: Behaviour
+    seen: dict[str, float] | None
+    general_text: dict[str, float]
+    pairs: list[Compared]
+
+    @property
+    def perplexity(self) -> dict[str, float]:
+        """exp(loss) of both models."""
+        loss = self.scores["loss"]
+        return {"base": math.exp(loss.base.mean), "tuned": math.exp(loss.tuned.mean)}
+
+    def verdict(self) -> list[str]:
+        """What the figures mean, in plain words."""
+        return [*_on_answers(self), *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "questions": self.questions,
+            "count": len(self.pairs),
+            "judge": self.judge,
+            "verdict": self.verdict(),
+            "scores": {name: asdict(contrast) for name, contrast in self.scores.items()},
+            "perplexity": self.perplexity,
+            "base": asdict(self.base),
+            "tuned": asdict(self.tuned),
+            "seen_in_training": self.seen,
+            "general_text": self.general_text,
+            "pairs": as_rows(self.pairs),
+        }
+
+
+def compare(
+    run: Run | str | Path,
+    sheet: str | Path | None = None,
+    *,
+    limit: int = _MOST,
+    judge_by: str = "contains",
+    endpoint: Endpoint | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    max_new_tokens: int | None = None,
+    on_progress: OnProgress = lambda *_: None,
+) -> Comparison:
+    """Ask the base and the tuned model the same questions, greedily, and score both.
+
+    The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
+    same each time. comparison.json, .xlsx and .png are written to the run's pictures. Raises RunError when there is no
+    run or it kept no questions, SettingsError for an unknown judge, and what reading the sheet raises.
+    """
+    decide = judge(judge_by, endpoint)
+    folder = open_finished(run.folder.root if isinstance(run, Run) else run)
+    kept = kept_pairs(folder.pairs)
+    if sheet is not None:
+        pairs: Sequence[Pair] = find_pairs(sheet).pairs
+    elif kept is not None and kept.validation:
+        pairs = kept.validation
+    else:
+        raise RunError(
+            f"{folder.root} keeps no questions that were held out in training.",
+            "Give some with --sheet test.xlsx, best ones that are not in the training sheet.",
+        )
+    pairs = _draw(pairs, limit)
+    tuned = open_model(run, model=model, device=device)
+    if not tuned.has_base:
+        raise RunError("A merged model has no base model in it to compare with.", "Give the run it was merged from.")
+    longest = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    settings = tuned.defaults.model_copy(update={"temperature": 0.0} | longest)
+    compared = compare_pairs(tuned.model, tuned.encoder, pairs, decide, settings, on_progress)
+    seen = None
+    if kept is not None and kept.train:
+        known = compare_pairs(tuned.model, tuned.encoder, _draw(kept.train, len(pairs)), decide, settings, on_progress)
+        seen = {name: contrast.tuned.mean for name, contrast in contrasts(known).items()}
+    paragraphs = files("phinetune.use").joinpath("general_knowledge.txt").read_text(encoding="utf-8").splitlines()
+    comparison = Comparison(
+        questions=Path(sheet).name if sheet is not None else "held out in training",
+        judge=judge_by,
+        scores=contrasts(compared),
+        base=behaviour([each.base for each in compared]),
+        tuned=behaviour([each.tuned for each in compared]),
+        seen=seen,
+        general_text=text_losses(tuned.model, tuned.encoder, paragraphs),
+        pairs=compared,
+    )
+    write_comparison(folder, comparison.to_json())
+    return comparison
+
+
+def _draw(pairs: Sequence[Pair], limit: int) -> list[Pair]:
+    """So many of the pairs, the same ones each time, in the order of the sheet."""
+    if len(pairs) <= limit:
+        return list(pairs)
+    return [pairs[index] for index in sorted(Random(0).sample(range(len(pairs)), limit))]
+
+
+def _on_answers(comparison: Comparison) -> list[str]:
+    f1, right, count = comparison.scores["f1"], comparison.scores["right"], len(comparison.pairs)
+    before, after = right.base.mean, right.tuned.mean
+    share = f"Of {count} answers {before:.0%} were right before, {after:.0%} are now (by {comparison.judge})."
+    gain = f1.difference
+    span = f"between {gain.low:+.2f} and {gain.high:+.2f} with 95 % confidence"
+    if gain.low > 0 and f1.p_value < _SURE:
+        said = f"The tuned model answers better: word overlap with your answers rose by {gain.mean:.2f}, {span}."
+    elif gain.high < 0 and f1.p_value < _SURE:
+        said = f"The tuned model answers worse than its base: word overlap fell by {-gain.mean:.2f}, {span}."
+    else:
+        said = (
+            f"No sure difference: word overlap changed by {gain.mean:+.2f}, {span}. "
+            f"{count} questions are {'too few' if count < 100 else 'not enough'} to tell; try more with --sheet."
+        )
+    return [said, share]
+
+
+def _on_endings(tuned: Behaviour, base: Behaviour) -> list[str]:
+    said = [
+        f"It stops by itself in {tuned.stopped_by_itself:.0%} of its answers (the base model in "
+        f"{base.stopped_by_itself:.0%}), after {tuned.mean_tokens:.0f} tokens on average."
+    ]
+    if tuned.cut_at_the_longest > 0.1:
+        said.append(
+            f"{tuned.cut_at_the_longest:.0%} were cut at the longest allowed length: it has not learned to stop, or "
+            "your answers are longer than --max-new-tokens."
+        )
+    if tuned.in_circles > 0.05:
+        said.append(
+            f"{tuned.in_circles:.0%} go round in circles: a sign of too high a learning rate or too many epochs."
+        )
+    if tuned.empty > 0:
+        said.append(f"{tuned.empty:.0%} are empty.")
+    return said
+
+
+def _on_the_rest(comparison: Comparison) -> list[str]:
+    said = []
+    if comparison.seen is not None and comparison.questions == "held out in training":
+        seen, new = comparison.seen["f1"], comparison.scores["f1"].tuned.mean
+        said.append(
+            f"On questions it was trained on the overlap is {seen:.2f}, on new ones {new:.2f}: "
+            + (
+                "it has learned some answers by heart that it cannot carry over to new questions."
+                if seen - new > 0.25
+                else "it does about as well on new questions."
+            )
+        )
+    cost = comparison.general_text["tuned"] - comparison.general_text["base"]
+    said.append(
+        f"On general text it is {'more' if cost > 0 else 'no more'} surprised than before "
+        f"({comparison.general_text['base']:.2f} to {comparison.general_text['tuned']:.2f} nats per token): "
+        + ("it has forgotten some of what it knew." if cost > _FORGOTTEN else "little or nothing was forgotten.")
+    )
+    return said

@@ -1,0 +1,52 @@
+"""phinetune compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+import phinetune
+from phinetune.cli.options import AS_JSON
+from phinetune.cli.render import Bar, print_json
+from phinetune.cli.show_comparison import show_comparison
+
+
+def command(
+    run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
+    sheet: Path | None = typer.Option(
+        None, "--sheet", help="Questions with answers to compare on; those held out in training when left out."
+    ),
+    limit: int = typer.Option(200, min=1, help="Ask at most so many of them."),
+    judge: str = typer.Option(
+        "contains", help="When an answer is right: contains (the expected text), exact, numeric, or llm-endpoint."
+    ),
+    judge_url: str | None = typer.Option(None, help="For llm-endpoint: address of an OpenAI-compatible interface."),
+    judge_model: str = typer.Option("", help="For llm-endpoint: the model's name there."),
+    judge_key: str | None = typer.Option(None, envvar="PHINETUNE_JUDGE_KEY", help="For llm-endpoint: its key."),
+    max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
+    model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """See how much better the tuned model answers than its base, with intervals that say how sure that is.
+
+    Example: phinetune compare . --sheet test.xlsx
+    """
+    endpoint = phinetune.Endpoint(judge_url, judge_model, judge_key) if judge_url else None
+    with Bar(silent=as_json) as bar:
+        comparison = phinetune.compare(
+            run,
+            sheet,
+            limit=limit,
+            judge_by=judge,
+            endpoint=endpoint,
+            model=model,
+            device=device,
+            max_new_tokens=max_new_tokens,
+            on_progress=bar.show,
+        )
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        show_comparison(comparison)

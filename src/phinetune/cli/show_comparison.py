@@ -1,0 +1,54 @@
+"""A comparison as a terminal page: what it means, the figures, and the worst answers."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+import phinetune
+from phinetune.cli.render import print_line, print_table
+
+_NAMES = {
+    "right": "answers right",
+    "exact": "word for word",
+    "f1": "shared words (F1)",
+    "rouge_l": "same order (ROUGE-L)",
+    "chrf": "shared letters (chrF)",
+    "loss": "loss, nats per token",
+}
+_WORST = 3
+_SHOWN = 160  # characters of an answer
+
+
+def show_comparison(comparison: phinetune.Comparison) -> None:
+    """Print it."""
+    for sentence in comparison.verdict():
+        print_line(sentence)
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table.add_column("")
+    for title in ("base", "tuned", "difference (95 %)", "by chance"):
+        table.add_column(title, justify="right")
+    for name, title in _NAMES.items():
+        contrast = comparison.scores[name]
+        gain = contrast.difference
+        table.add_row(
+            title,
+            f"{contrast.base.mean:.3f}",
+            f"{contrast.tuned.mean:.3f}",
+            f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+            "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.3f}",
+        )
+    print_table(table)
+    worst = sorted(comparison.pairs, key=lambda each: (each.tuned.f1, -each.tuned.loss))[:_WORST]
+    if worst and worst[0].tuned.f1 < 1:
+        print_line("Furthest from what you expect:")
+    for each in worst:
+        if each.tuned.f1 < 1:
+            print_line(f"  {_short(each.question)}")
+            print_line(f"    expected: {_short(each.expected)}")
+            print_line(f"    answered: {_short(each.tuned.answer)}")
+    print_line("All answers: comparison.xlsx, and a picture: comparison.png, in training_visuals.")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

@@ -1,0 +1,120 @@
+"""Base and tuned model side by side, on a run that has learned its pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import python_calamine
+import toys
+from PIL import Image
+
+import phinetune
+from phinetune.artifacts.comparison import read_comparison
+from phinetune.cli import main
+from phinetune.errors import RunError, SettingsError
+from phinetune.run_folder import RunFolder
+from phinetune.use.agreement import mean_loss
+
+
+@dataclass(frozen=True)
+class _Pair:
+    question: str
+    answer: str
+    row: int = 2
+
+
+@pytest.fixture(scope="module")
+def compared(toy_run):
+    return phinetune.compare(toy_run, max_new_tokens=40)
+
+
+def test_losses_are_those_of_training(compared, toy_run):
+    assert (compared.questions, len(compared.pairs)) == ("held out in training", 3)
+    loss, f1 = compared.scores["loss"], compared.scores["f1"]
+    assert loss.tuned.mean == pytest.approx(toy_run.eval_loss, rel=1e-4)
+    assert loss.base.mean == pytest.approx(toy_run.first_eval_loss, rel=1e-4)
+    assert loss.difference.mean == pytest.approx(loss.tuned.mean - loss.base.mean)
+    assert f1.tuned.mean > f1.base.mean
+    assert compared.perplexity["tuned"] == pytest.approx(math.exp(loss.tuned.mean))
+    assert 0 <= f1.tuned.low <= f1.tuned.mean <= f1.tuned.high <= 1
+
+
+def test_both_models_say_what_they_say_alone(compared, toy_run):
+    tuned = phinetune.open_model(toy_run)
+    for pair in compared.pairs:
+        for side, base in ((pair.base, True), (pair.tuned, False)):
+            assert side.answer == tuned.ask(pair.question, base=base, greedy=True, max_new_tokens=40)
+    with tuned.model.disable_adapter():
+        [example] = tuned.encoder.examples([_Pair(compared.pairs[0].question, compared.pairs[0].expected)])
+        assert compared.pairs[0].base.loss == pytest.approx(mean_loss(tuned.model, [example]), rel=1e-4)
+
+
+def test_it_tells_how_answers_end_and_what_tuning_cost(compared):
+    assert compared.tuned.stopped_by_itself > compared.base.stopped_by_itself
+    ends = compared.base.cut_at_the_longest + compared.base.stopped_by_itself + compared.base.ran_into_next_question
+    assert ends == pytest.approx(1)
+    assert compared.general_text["tuned"] != compared.general_text["base"]
+    assert compared.seen["loss"] < compared.scores["loss"].base.mean
+    assert any("stops by itself" in sentence for sentence in compared.verdict())
+    assert any("general text" in sentence for sentence in compared.verdict())
+
+
+def test_three_questions_fool_nobody(compared):
+    assert compared.scores["f1"].p_value > 0.05
+    assert "No sure difference" in compared.verdict()[0]
+    assert "too few" in compared.verdict()[0]
+
+
+def test_many_questions_of_a_sheet_are_enough(toy_run, toy_sheet):
+    found = phinetune.compare(toy_run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
+    assert (found.questions, len(found.pairs)) == (toy_sheet.name, 20)
+    assert found.scores["right"].tuned.mean == found.scores["exact"].tuned.mean > 0.5
+    assert "answers better" in found.verdict()[0]
+    again = phinetune.compare(toy_run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
+    assert again.to_json() == found.to_json()
+
+
+def test_workbook_picture_and_record_are_written(toy_run, tmp_path):
+    sheet = toys.write_sheet(tmp_path / "test.xlsx", [("=1+1 is what?", "=2+2"), *toys.PAIRS])
+    found = phinetune.compare(toy_run, sheet, max_new_tokens=20)
+    visuals = toy_run.folder.visuals
+    assert read_comparison(toy_run.folder) == json.loads(json.dumps(found.to_json()))
+    book = python_calamine.CalamineWorkbook.from_path(visuals / "comparison.xlsx")
+    assert book.sheet_names == ["Answers", "Summary"]
+    rows = book.get_sheet_by_name("Answers").to_python()
+    assert rows[0][:4] == ["Question", "Expected", "Base model", "Tuned model"]
+    f1 = [row[5] for row in rows[1:]]
+    assert f1 == sorted(f1)  # the worst first
+    assert ("=1+1 is what?", "=2+2") in [tuple(row[:2]) for row in rows]  # text: a formula would read as its result
+    with Image.open(visuals / "comparison.png") as picture:
+        assert picture.width > 1500
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert read_comparison(folder) is None
+    folder.visuals.mkdir()
+    folder.answers_json.write_text('{"scores": {}}')
+    with pytest.raises(RunError, match="is damaged"):
+        read_comparison(folder)
+
+
+def test_what_cannot_be_compared_is_a_clear_error(toy_run, tmp_path):
+    with pytest.raises(SettingsError, match="no judge"):
+        phinetune.compare(toy_run, judge_by="coin")
+    with pytest.raises(RunError, match="no folder"):
+        phinetune.compare(tmp_path / "none")
+
+
+def test_the_command_prints_a_page_or_json(toy_run, capsys):
+    for flags in ((), ("--json",)):
+        with pytest.raises(SystemExit) as done:
+            main(["compare", str(toy_run.folder.root), "--max-new-tokens", "20", *flags])
+        assert not done.value.code
+    page, _, told = capsys.readouterr().out.partition("\n{")
+    assert "shared words (F1)" in page
+    assert "comparison.xlsx" in page
+    assert json.loads("{" + told)["count"] == 3
