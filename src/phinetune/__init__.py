@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from phinetune.api.check import check
     from phinetune.api.compare import Comparison, compare
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
+    from phinetune.api.measure import measure_speed
     from phinetune.api.pack import pack
+    from phinetune.api.plan import Plan, plan
     from phinetune.api.run import Run
     from phinetune.api.serve import serve
     from phinetune.api.train import train
@@ -46,7 +48,10 @@ _HOME = {
     "export_gguf": "phinetune.api.export",
     "export_gguf_adapter": "phinetune.api.export",
     "Exported": "phinetune.api.export",
+    "measure_speed": "phinetune.api.measure",
     "pack": "phinetune.api.pack",
+    "plan": "phinetune.api.plan",
+    "Plan": "phinetune.api.plan",
     "verify": "phinetune.api.verify",
     "Form": "phinetune.api.verify",
     "serve": "phinetune.api.serve",
@@ -64,6 +69,7 @@ __all__ = [
     "Exported",
     "Form",
     "PhinetuneError",
+    "Plan",
     "PromptTemplate",
     "Run",
     "Settings",
@@ -75,9 +81,11 @@ __all__ = [
     "contains_fact",
     "export_gguf",
     "export_gguf_adapter",
+    "measure_speed",
     "merge",
     "open_model",
     "pack",
+    "plan",
     "serve",
     "share_right",
     "train",

@@ -23,6 +23,7 @@ VERBS = {
     "verify": "See whether all forms of a tuned model say the same.",
     "compare": "See how much better the tuned model answers than its base.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
+    "plan": "See whether a run fits and how long it takes, before anything is downloaded.",
     "pack": "Pack a tuned model and its pictures into one zip file.",
 }
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON
-from phinetune.cli.render import print_json, show_check
+from phinetune.cli.check_page import show_check
+from phinetune.cli.options import AS_JSON, setting
+from phinetune.cli.render import print_json
 
 
 def command(
@@ -16,11 +17,29 @@ def command(
     question: str | None = typer.Option(None, help="Column with the questions; found by its name when left out."),
     answer: str | None = typer.Option(None, help="Column with the answers; found by its name when left out."),
     sheet_name: str | None = typer.Option(None, "--sheet", help="Sheet of the workbook to use."),
+    model: str | None = typer.Option(
+        None, help="Count tokens as this model does, if it is on this machine; estimated when left out."
+    ),
+    max_length: int | None = setting("max_length"),
+    fix: Path | None = typer.Option(
+        None, help="Write a new workbook (.xlsx): the pairs that training would use, and a list of the findings."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Look at a spreadsheet as training would, without loading a model: columns, pairs, and what is skipped and why."""
-    table = phinetune.check(sheet, question=question, answer=answer, sheet_name=sheet_name)
+    """Look at a spreadsheet as training would: columns, pairs, what is skipped, what is wrong, and a verdict.
+
+    Loads no model and changes nothing.
+    """
+    report = phinetune.check(
+        sheet,
+        question=question,
+        answer=answer,
+        sheet_name=sheet_name,
+        model=model,
+        max_length=max_length,
+        fix=fix,
+    )
     if as_json:
-        print_json(table.to_json())
+        print_json(report.to_json())
     else:
-        show_check(table)
+        show_check(report)

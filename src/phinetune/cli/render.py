@@ -1,4 +1,4 @@
-"""Events and results -> what a person sees. The only module that prints.
+"""Events and results -> what a person sees. The only module that prints, save `check_page`.
 
 On a terminal: a start page, a bar with loss, speed and time left, and a closing page. Elsewhere (a file, a
 notebook, a pipe): plain lines. Text that comes from a file is shown, never obeyed.
@@ -37,11 +37,11 @@ from phinetune.events import (
     Warned,
 )
 
-_MOST_SKIPPED = 20
 _PLAIN_LINES = 20  # progress lines of a run when there is no terminal
 
 
-def _console(*, errors: bool = False) -> Console:
+def open_console(*, errors: bool = False) -> Console:
+    """Where to print: as wide as the terminal, or without folding where there is none."""
     stream = sys.stderr if errors else sys.stdout
     return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
 
@@ -62,7 +62,7 @@ def print_json_line(value: Any) -> None:
 
 
 def print_line(text: str) -> None:
-    _console().print(safe(text))
+    open_console().print(safe(text))
 
 
 def print_table(table: Table) -> None:
@@ -89,7 +89,7 @@ def prompt(sign: str) -> str | None:
 
 
 def show_error(error: PhinetuneError) -> None:
-    console = _console(errors=True)
+    console = open_console(errors=True)
     console.print(f"[bold red]Error:[/bold red] {safe(error.message)}")
     if error.hint:
         console.print(safe(error.hint))
@@ -113,7 +113,7 @@ def show_forms(forms: Sequence[Any]) -> None:
     for form in forms:
         loss = "" if form.loss is None else f"{form.loss:.3f}"
         table.add_row(safe(form.name), form.by, loss, f"{form.same} of {form.asked}")
-    _console().print(table)
+    open_console().print(table)
 
 
 class Bar:
@@ -124,7 +124,7 @@ class Bar:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
-            console=_console(errors=True),
+            console=open_console(errors=True),
             disable=silent or not sys.stderr.isatty(),
             transient=True,
         )
@@ -143,39 +143,11 @@ class Bar:
         self._progress.update(self._tasks[what], completed=done)
 
 
-def show_check(report: Any) -> None:
-    """What `check` found: a `PairTable`."""
-    console = _console()
-    sheets = [report.sheet] if isinstance(report.sheet, str) else report.sheet or []
-    table = Table.grid(padding=(0, 2))
-    table.add_row("Sheet", " › ".join(safe(part) for part in (report.file, ", ".join(sheets)) if part))
-    if report.header_row:
-        table.add_row("Header", f"row {report.header_row}")
-    _add_columns(table, report)
-    table.add_row("Pairs", f"[bold]{len(report.pairs)}[/bold]")
-    console.print(table)
-    for warning in report.warnings:
-        console.print(f"[yellow]Note:[/yellow] {safe(warning.message)}{_rows(warning.rows)}")
-    if report.skipped:
-        console.print(f"\nSkipped rows ({len(report.skipped)}):")
-        for skipped in report.skipped[:_MOST_SKIPPED]:
-            place = f"{safe(skipped.sheet)}, row" if len(sheets) > 1 else "row"
-            console.print(f"  {place} {skipped.row}: {safe(skipped.reason)}")
-        if len(report.skipped) > _MOST_SKIPPED:
-            console.print(f"  … and {len(report.skipped) - _MOST_SKIPPED} more; --json lists all")
-    if report.pairs:
-        first = report.pairs[0]
-        example = Table.grid(padding=(0, 2))
-        example.add_row("Question", safe(_short(first.question)))
-        example.add_row("Answer", safe(_short(first.answer)))
-        console.print(Panel(example, title=f"The first pair, row {first.row}", title_align="left", expand=False))
-
-
 class TrainingPage:
     """Shows a run as it happens. `silent` shows nothing, for --json."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        self._console = Console(quiet=True) if silent else _console()
+        self._console = Console(quiet=True) if silent else open_console()
         self._live = self._console.is_terminal and not silent
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -330,24 +302,6 @@ def _own_command() -> str:
         return "phinetune"
     beside = Path(sys.executable).with_name("phinetune")
     return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
-
-
-def _add_columns(table: Table, found: Any) -> None:
-    names = [f"[bold]{safe(name)}[/bold]" for name in (found.question_column, found.answer_column)]
-    table.add_row("Columns", f"question = {names[0]}, answer = {names[1]}")
-    if found.ignored_columns:
-        table.add_row("Ignored", safe(", ".join(found.ignored_columns)))
-
-
-def _rows(rows: Sequence[int]) -> str:
-    if not rows:
-        return ""
-    named = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")
-    return f" [dim](row{'s' if len(rows) > 1 else ''} {named})[/dim]"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _loss_words(before: float | None, after: float, best_step: int) -> str:

@@ -10,7 +10,6 @@ import torch
 from phinetune.model.device import total_memory_bytes
 from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 
-
 __all__ = ["RowPlan", "activation_bytes", "plan_rows"]
 
 

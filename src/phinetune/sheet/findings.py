@@ -1,19 +1,17 @@
-"""What a person should know about the rows of their sheet before training on them."""
+"""Pairs, and rows that are none: what both are called, and how a warning speaks of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, islice
 from textwrap import shorten
 
-from phinetune.sheet.clean import normalize_question
-from phinetune.sheet.table import SheetWarning
+from phinetune.sheet.personal_data import hide_personal
+from phinetune.sheet.table import RowNote, SheetWarning
 
-_FEW_PAIRS = 100
-_FAR_TOO_FEW_PAIRS = 10
 _NAMED = 3
 _MOST_EMPTY_ROWS_NAMED = 20
 
@@ -55,6 +53,7 @@ _SAID = {
     Trouble.UNSTORED_ANSWER: ("unstored_answers", "a formula without a stored result", _STORE_RESULTS),
     Trouble.PLACEHOLDER: ("placeholders", 'a placeholder such as "n/a" instead of text', ""),
 }
+CODES_OF_SKIPPED = {trouble: code for trouble, (code, _, _) in _SAID.items()}
 
 
 def warn_of_skipped(skipped: Sequence[Skipped]) -> list[SheetWarning]:
@@ -64,7 +63,7 @@ def warn_of_skipped(skipped: Sequence[Skipped]) -> list[SheetWarning]:
         rows[found.trouble].append(found.row)
     return [
         SheetWarning(
-            code, f"Skipped {_counted(rows[trouble], 'row')} with {what}. {remedy}".strip(), tuple(rows[trouble])
+            code, f"Skipped {counted(len(rows[trouble]), 'row')} with {what}. {remedy}".strip(), tuple(rows[trouble])
         )
         for trouble, (code, what, remedy) in _SAID.items()
         if rows[trouble]
@@ -81,59 +80,30 @@ def warn_of_empty(gaps: Sequence[Sequence[int]]) -> list[SheetWarning]:
     return [SheetWarning("empty_rows", f"{count:,} empty {what} passed over.", first)]
 
 
-def warn_of_pairs(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    """Too few of them, the same pair again, and one question with several answers."""
-    return [*_few(len(pairs)), *_duplicates(pairs), *_conflicts(pairs)]
+def warn_of_rows(code: str, message: str, found: Iterable[tuple[Pair, str]]) -> SheetWarning:
+    """One warning for the pairs found, each with what is to be said of its row."""
+    notes = tuple(sorted((RowNote(pair.row, text, pair.sheet) for pair, text in found), key=_row))
+    return SheetWarning(code, message, tuple(note.row for note in notes), notes)
 
 
-def _few(count: int) -> list[SheetWarning]:
-    if count >= _FEW_PAIRS:
-        return []
-    there = "There is only 1 pair" if count == 1 else f"There are only {count} pairs"
-    if count < _FAR_TOO_FEW_PAIRS:
-        message = f"{there}, far too few to learn from: expect it to learn them by heart at best."
-    else:
-        message = f"{there}; a model learns a subject from some {_FEW_PAIRS} or more."
-    return [SheetWarning("few_pairs", message)]
+def examples(pairs: Sequence[Pair]) -> str:
+    """The first few questions with their rows, for a message."""
+    return ", ".join(f"{quoted(pair.question)} ({place(pair)})" for pair in pairs[:_NAMED])
 
 
-def _duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    seen: set[tuple[str, str]] = set()
-    again = []
-    for pair in pairs:
-        if (pair.question, pair.answer) in seen:
-            again.append(pair)
-        seen.add((pair.question, pair.answer))
-    if not again:
-        return []
-    like_earlier = f"{_counted(again, 'pair')} word for word like an earlier one, such as {_examples(again)}"
-    message = f"{like_earlier}. They are used, and weigh more."
-    return [SheetWarning("duplicate_pairs", message, tuple(pair.row for pair in again))]
+def quoted(text: str) -> str:
+    """The beginning of a text in quotation marks, without personal data."""
+    return f'"{shorten(hide_personal(text), 60, placeholder=" …")}"'
 
 
-def _conflicts(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    asked: defaultdict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        asked[normalize_question(pair.question)].append(pair)
-    conflicts = [group for group in asked.values() if len({pair.answer for pair in group}) > 1]
-    if not conflicts:
-        return []
-    message = (
-        f"{_counted(conflicts, 'question')} answered in different ways, such as "
-        f"{_examples([group[0] for group in conflicts])}. The model will waver between them."
-    )
-    return [
-        SheetWarning("conflicting_answers", message, tuple(sorted(pair.row for group in conflicts for pair in group)))
-    ]
-
-
-def _examples(pairs: Sequence[Pair]) -> str:
-    return ", ".join(f'"{shorten(pair.question, 60, placeholder=" …")}" ({_place(pair)})' for pair in pairs[:_NAMED])
-
-
-def _place(pair: Pair) -> str:
+def place(pair: Pair) -> str:
     return f"row {pair.row}" if pair.sheet is None else f"{pair.sheet}, row {pair.row}"
 
 
-def _counted(things: Sequence[object], name: str) -> str:
-    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
+def counted(count: int, name: str) -> str:
+    """ "1 row", "2,000 rows"."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def _row(note: RowNote) -> int:
+    return note.row

@@ -17,10 +17,14 @@ from typing import Any
 from phinetune.errors import SheetError
 from phinetune.sheet.clean import clean
 from phinetune.sheet.columns import choose_columns
-from phinetune.sheet.findings import Pair, Skipped, Trouble, warn_of_empty, warn_of_pairs, warn_of_skipped
+from phinetune.sheet.findings import Pair, Skipped, Trouble, warn_of_empty, warn_of_skipped
 from phinetune.sheet.header import Columns
+from phinetune.sheet.lengths import warn_of_lengths
 from phinetune.sheet.read import read_tables
+from phinetune.sheet.repeats import warn_of_repeats
 from phinetune.sheet.table import Cell, ErrorCell, Row, SheetWarning, UnstoredFormula
+from phinetune.sheet.texts import warn_of_texts
+from phinetune.sheet.verdict import warn_of_few
 
 # What people and programs write where an answer is missing.
 _PLACEHOLDERS = frozenset(
@@ -107,7 +111,10 @@ def find_pairs(
             *warnings,
             *warn_of_empty([*gaps, [found.row for found in skipped if found.trouble is Trouble.EMPTY]]),
             *warn_of_skipped(skipped),
-            *warn_of_pairs(pairs),
+            *warn_of_few(len(pairs)),
+            *warn_of_repeats(pairs),
+            *warn_of_texts(pairs),
+            *warn_of_lengths(pairs),
         ),
     )
 

@@ -1,7 +1,8 @@
-"""Pairs -> those to train on and those held out, no question on both sides.
+"""Pairs -> those to train on and those held out, no question on both sides, nor one that is nearly the same.
 
-490 different questions, share 0.1   ->  441 to train on, 49 held out
-"Who?", "who", "WHO ?!"              ->  always together
+490 different questions, share 0.1             ->  441 to train on, 49 held out
+"Who?", "who", "WHO ?!"                        ->  always together
+"Where is the door?", "Where's the door pls"   ->  together; asked in other words, a fact may be on both sides
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from random import Random
 
 from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.findings import Pair
+from phinetune.sheet.near_duplicates import near_duplicates
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,27 @@ class Split:
 def split(pairs: Sequence[Pair], validation_share: float, seed: int) -> Split:
     """Hold out about `validation_share` of the pairs, chosen by `seed` alike on every machine.
 
-    Pairs with the same question stay together. With two or more questions neither side is empty; a single question
-    leaves nothing to hold out, and `validation` is empty.
+    Pairs with the same question stay together, and so do those with nearly the same, unless all are. With two or more
+    questions neither side is empty; a single question leaves nothing to hold out, and `validation` is empty.
     """
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for index, pair in enumerate(pairs):
-        groups[normalize_question(pair.question)].append(index)
-    held = _choose(list(groups.values()), validation_share, seed)
+    groups = _gather(len(pairs), near_duplicates([(pair.question, pair.answer) for pair in pairs]))
+    if len(groups) < 2:
+        same: defaultdict[str, list[int]] = defaultdict(list)
+        for index, pair in enumerate(pairs):
+            same[normalize_question(pair.question)].append(index)
+        groups = list(same.values())
+    held = _choose(groups, validation_share, seed)
     return Split(
         train=tuple(pair for index, pair in enumerate(pairs) if index not in held),
         validation=tuple(pair for index, pair in enumerate(pairs) if index in held),
     )
+
+
+def _gather(count: int, groups: Sequence[list[int]]) -> list[list[int]]:
+    """These groups and all others alone, by their first member."""
+    together = {group[0]: group for group in groups}
+    follow = {index for group in groups for index in group[1:]}
+    return [together.get(index, [index]) for index in range(count) if index not in follow]
 
 
 def _choose(groups: list[list[int]], share: float, seed: int) -> set[int]:

@@ -41,12 +41,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RowNote:
+    """What was found in one row."""
+
+    row: int
+    text: str
+    sheet: str | None = None
+
+
+@dataclass(frozen=True)
 class SheetWarning:
-    """Something a person should know about their file; the file is used all the same."""
+    """Something a person should know about their file; the file is used all the same.
+
+    `notes` say of each row what was found there, where there is more to say than the message.
+    """
 
     code: str
     message: str
     rows: tuple[int, ...] = ()
+    notes: tuple[RowNote, ...] = ()
 
 
 @dataclass(frozen=True)

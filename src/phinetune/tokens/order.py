@@ -21,6 +21,10 @@ class StepOrder:
     def indices(self, step: int) -> list[int]:
         """The examples of a step: a slice of the epoch's own shuffle, each example once an epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
+        return self.epoch(epoch)[place]
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """The examples of every step of an epoch."""
         order = list(range(self.count))
         random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return order[place * self.per_step : (place + 1) * self.per_step]
+        return [order[start : start + self.per_step] for start in range(0, self.count, self.per_step)]

@@ -1,0 +1,34 @@
+"""The tokenizer of a base model that is on this machine, without its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from phinetune.errors import ModelError
+from phinetune.model.gguf_file import open_gguf
+from phinetune.model.gguf_tokenizer import read_tokenizer
+from phinetune.model.load import find
+
+
+def load_tokenizer(spec: str) -> Any:
+    """The tokenizer of the model that `spec` names: a folder, a .gguf file or the embedded model.
+
+    Raises ModelError when there is none, or it cannot be read.
+    """
+    path = find(spec)
+    if path.is_file():
+        return _with_end(read_tokenizer(open_gguf(path)), spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(f"The tokenizer in {path} cannot be loaded: {first_line}", "Download it again.") from None
+    return _with_end(tokenizer, spec)
+
+
+def _with_end(tokenizer: Any, spec: str) -> Any:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
+    return tokenizer

@@ -1,0 +1,132 @@
+"""What `plan` found -> a page: the verdict in plain words, memory by part, time, disk, and advice with its reasons."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from phinetune.cli.render import duration, safe
+
+_BAR = 24  # letters for the largest part
+_PARTS = {
+    "program": "Python, PyTorch and the libraries",
+    "weights": "the frozen base model",
+    "adapter": "LoRA, in fp32",
+    "gradients": "of the adapter, in fp32",
+    "optimizer": "AdamW's two moments, in fp32",
+    "activations": "kept for the way back",
+    "logits": "scores of the vocabulary, in pieces",
+    "allocator": "held beyond what is in use (measured)",
+}
+
+
+def show_plan(plan: Any) -> None:
+    """Print a `Plan`."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    console.print(_verdict(plan))
+    console.print()
+    console.print(_facts(plan))
+    console.print()
+    console.print(_memory(plan))
+    if plan.moment == "check":
+        console.print(
+            "[dim]The peak comes before the first step, when the fast way is checked against the plain one.[/dim]"
+        )
+    console.print()
+    console.print(_advice(plan))
+
+
+def _verdict(plan: Any) -> str:
+    needs, has = _gb(plan.memory_total), _gb(plan.memory_of_device)
+    if not plan.fits:
+        short = _gb(plan.memory_total - plan.memory_to_use)
+        return f"[bold red]Does not fit:[/bold red] needs about {needs} of {has}, {short} too much."
+    text = f"[bold green]Fits:[/bold green] needs about {needs} of {has}."
+    if plan.time.total is not None:
+        text += f" About {_about(plan.time.total)}" + (", plus the download." if plan.disk["download"] else ".")
+    if not plan.fits_on_disk:
+        text += f" [bold red]But the disk is too full:[/bold red] {_gb(plan.disk_total)} of {_gb(plan.disk_free)} free."
+    return text
+
+
+def _facts(plan: Any) -> Table:
+    table = Table.grid(padding=(0, 2))
+    counted = "" if plan.model_is_counted else ", counted as if it were a Llama"
+    table.add_row(
+        "Model", f"{safe(plan.model)}: {plan.parameters:,} parameters{counted}, from {safe(plan.model_source)}"
+    )
+    modules = [f"{safe(name)} {_millions(count)}" for name, count in plan.modules.items() if count]
+    table.add_row("", f"[dim]{', '.join(modules)}[/dim]")
+    table.add_row(
+        "Adapter", f"{plan.adapter_parameters:,} trainable parameters on {safe(' '.join(plan.target_modules))}"
+    )
+    here = "found here" if plan.device_found else "as named"
+    table.add_row("Device", f"{safe(plan.device)}, {_gb(plan.memory_of_device)} ({here}), computing in {plan.dtype}")
+    how = "counted by the model's tokenizer" if plan.tokens_are_exact else "estimated from the letters"
+    table.add_row(
+        "Tokens",
+        f"{plan.train_tokens_per_epoch:,} an epoch in {plan.train_pairs} pairs, longest {plan.longest_pair_tokens:,}; "
+        f"{how}",
+    )
+    table.add_row(
+        "Steps",
+        f"{plan.steps}, {plan.batch_size * plan.grad_accum} pairs each; at most {plan.largest_row_tokens:,} tokens "
+        f"({plan.pairs_per_row} pair{'s' * (plan.pairs_per_row > 1)}) at once"
+        + (", recomputed" if plan.recompute else ""),
+    )
+    if plan.time.total is None:
+        table.add_row("Time", plan.time.basis)
+    else:
+        table.add_row(
+            "Time",
+            f"{_about(plan.time.total)} at most, {_about(plan.time.validation)} of it for {plan.validations} "
+            f"validations; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
+        )
+    disk = [f"{name} {_gb(size)}" for name, size in plan.disk.items() if size >= 5_000_000]
+    table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free ({', '.join(disk)})")
+    return table
+
+
+def _memory(plan: Any) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_footer=True)
+    table.add_column("Memory at the peak", "together")
+    table.add_column("", _gb(plan.memory_total), justify="right")
+    table.add_column("", f"of {_gb(plan.memory_to_use)} that a run may fill", overflow="fold")
+    table.add_column("")
+    largest = max(plan.memory.values())
+    for name, size in plan.memory.items():
+        bar = "█" * round(_BAR * size / largest) or ("▏" if size else "")
+        table.add_row(name, _gb(size), f"[cyan]{bar}[/cyan]", f"[dim]{_PARTS[name]}[/dim]")
+    return table
+
+
+def _advice(plan: Any) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("Advice", "", "why"):
+        table.add_column(title, overflow="fold")
+    for each in plan.advice:
+        value = f"[bold]{safe(each.value)}[/bold]" if each.flags else safe(each.value)
+        reason = safe(each.reason) + (f" [bold]{safe(each.flags)}[/bold]" if each.flags else "")
+        table.add_row(safe(each.setting), value, reason)
+    return table
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e9:.2f} GB"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M"
+
+
+def _about(seconds: float) -> str:
+    """No more exact than an estimate is: "40 s", "4 min", "2 h 30 min"."""
+    if seconds < 60:
+        return duration(max(1, round(seconds)))
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min" if minutes < 600 else f"{round(minutes / 60)} h"

@@ -1,0 +1,128 @@
+"""A text -> what in it looks like personal data or a secret, and the text with it hidden.
+
+"Write to jane@firm.org or +44 20 7946 0958"  ->  e-mail address, phone number
+                                              ->  "Write to ja… or +4…"
+
+Patterns alone find these, so each is kept to what is seldom anything else: a card number has its check digit right, a
+date is no phone number. A name or an address of a street is not found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+_SHOWN = 2  # letters of what is hidden: enough to find it in its row
+
+
+class Personal(NamedTuple):
+    kind: str
+    start: int
+    end: int
+
+
+_EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,24}\b")
+# Reserved for examples (RFC 2606); nobody reads there.
+_EXAMPLE_MAIL = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$", re.I)
+_PHONE = re.compile(
+    r"(?<![\w.,/+-])(?:"
+    r"(?:\+|00)[1-9](?:[ ./()-]{0,2}\d){7,14}"  # +44 20 7946 0958
+    r"|(?:\+?1[ .-])?\(\d{3}\) ?\d{3}[ .-]\d{4}|(?:\+?1[ .-])?\d{3}([ .-])\d{3}\1\d{4}"  # (415) 555-2671
+    r"|\(?0[1-9]\d{1,4}\)?[ /-]\d{3,8}(?:[ -]\d{2,6}){0,3}"  # 030 12345678
+    r"|0[1-9](?:([ .]?)\d\d)(?:\2\d\d){3}\d{0,2}"  # 06 12 34 56 78
+    r")(?![\w/]|[.,-]\d)"
+)
+_CARD = re.compile(r"(?<![\w.+-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?![\w-]|\.\d)")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_SOCIAL_SECURITY = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
+_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
+    r"|\b(?P<any>(?:sk|pk|rk)[-_](?:[a-z]+[-_])?[A-Za-z0-9_-]{20,})"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{35}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bhf_[A-Za-z]{30,}|\bxox[abprs]-[\w-]{10,}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+)
+_DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
+
+
+def find_personal(text: str) -> list[Personal]:
+    """What looks like an e-mail address, phone, card, account or social security number or a secret key, in order."""
+    found: list[Personal] = []
+    for kind, spans in _LOOKED_FOR.items():
+        found += (Personal(kind, *span) for span in spans(text) if not any(_overlap(span, other) for other in found))
+    return sorted(found, key=lambda personal: personal.start)
+
+
+def hide_personal(text: str) -> str:
+    """The text with all but the first two letters of each of these left out."""
+    shown, place = "", 0
+    for _, start, end in find_personal(text):
+        shown += f"{text[place : start + _SHOWN]}…"
+        place = end
+    return shown + text[place:]
+
+
+def _overlap(span: tuple[int, int], other: Personal) -> bool:
+    return span[0] < other.end and other.start < span[1]
+
+
+def _keys(text: str) -> Iterator[tuple[int, int]]:
+    for match in _KEY.finditer(text):
+        if match[0].startswith("-----"):
+            yield match.start(), len(text)
+        # Not a-word-with-many-hyphens.
+        elif match["any"] is None or sum(map(str.isdigit, match[0])) > 1:
+            yield match.span()
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    if "@" in text:
+        yield from (match.span() for match in _EMAIL.finditer(text) if not _EXAMPLE_MAIL.search(match[0]))
+
+
+def _cards(text: str) -> Iterator[tuple[int, int]]:
+    if _DIGITS.search(text):
+        yield from (match.span() for match in _CARD.finditer(text) if _has_check_digit(match[0]))
+
+
+def _accounts(text: str) -> Iterator[tuple[int, int]]:
+    if _DIGITS.search(text):
+        yield from (match.span() for match in _IBAN.finditer(text) if _is_account(match[0]))
+
+
+def _social_security(text: str) -> Iterator[tuple[int, int]]:
+    if _DIGITS.search(text):
+        yield from (match.span() for match in _SOCIAL_SECURITY.finditer(text))
+
+
+def _phones(text: str) -> Iterator[tuple[int, int]]:
+    if _DIGITS.search(text):
+        for match in _PHONE.finditer(text):
+            digits = "".join(filter(str.isdigit, match[0]))
+            # Digits in their order ("0123456789") are an alphabet, not a number.
+            if 8 <= len(digits) <= 16 and digits not in "01234567890123456789":
+                yield match.span()
+
+
+def _has_check_digit(number: str) -> bool:
+    """Luhn's rule (ISO/IEC 7812-1), which one in ten numbers obeys by chance, and no single digit throughout."""
+    digits = [int(letter) for letter in number if letter.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return len(set(digits)) > 1 and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+
+
+def _is_account(text: str) -> bool:
+    """The remainder that every IBAN has (ISO 13616-1)."""
+    letters = text.replace(" ", "")
+    return int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1
+
+
+_LOOKED_FOR: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
+    "secret key": _keys,
+    "e-mail address": _emails,
+    "bank account number": _accounts,
+    "card number": _cards,
+    "social security number": _social_security,
+    "phone number": _phones,
+}
