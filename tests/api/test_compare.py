@@ -34,8 +34,8 @@ def compared(toy_run):
 def test_losses_are_those_of_training(compared, toy_run):
     assert (compared.questions, len(compared.pairs)) == ("held out in training", 3)
     loss, f1 = compared.scores["loss"], compared.scores["f1"]
-    assert loss.tuned.mean == pytest.approx(toy_run.eval_loss, rel=1e-4)
-    assert loss.base.mean == pytest.approx(toy_run.first_eval_loss, rel=1e-4)
+    assert loss.tuned.mean == pytest.approx(toy_run.eval_loss, rel=1e-2)  # here in bf16
+    assert loss.base.mean == pytest.approx(toy_run.first_eval_loss, rel=1e-2)  # here in bf16
     assert loss.difference.mean == pytest.approx(loss.tuned.mean - loss.base.mean)
     assert f1.tuned.mean > f1.base.mean
     assert compared.perplexity["tuned"] == pytest.approx(math.exp(loss.tuned.mean))
@@ -49,7 +49,7 @@ def test_both_models_say_what_they_say_alone(compared, toy_run):
             assert side.answer == tuned.ask(pair.question, base=base, greedy=True, max_new_tokens=40)
     with tuned.model.disable_adapter():
         [example] = tuned.encoder.examples([_Pair(compared.pairs[0].question, compared.pairs[0].expected)])
-        assert compared.pairs[0].base.loss == pytest.approx(mean_loss(tuned.model, [example]), rel=1e-4)
+        assert compared.pairs[0].base.loss == pytest.approx(mean_loss(tuned.model, [example]), rel=1e-2)  # here in bf16
 
 
 def test_it_tells_how_answers_end_and_what_tuning_cost(compared):

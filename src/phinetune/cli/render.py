@@ -65,11 +65,6 @@ def print_line(text: str) -> None:
     open_console().print(safe(text))
 
 
-def print_table(table: Table) -> None:
-    """A table whose cells are `safe` already."""
-    _console().print(table)
-
-
 def say(piece: str) -> None:
     """A piece of an answer, at once."""
     print(piece.translate(dict.fromkeys((*range(9), *range(11, 32), 127))), end="", flush=True)

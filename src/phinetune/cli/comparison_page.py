@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 import phinetune
-from phinetune.cli.render import print_line, print_table
+from phinetune.cli.render import open_console, print_line
 
 _NAMES = {
     "right": "answers right",
@@ -37,7 +37,7 @@ def show_comparison(comparison: phinetune.Comparison) -> None:
             f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
             "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.3f}",
         )
-    print_table(table)
+    open_console().print(table)
     worst = sorted(comparison.pairs, key=lambda each: (each.tuned.f1, -each.tuned.loss))[:_WORST]
     if worst and worst[0].tuned.f1 < 1:
         print_line("Furthest from what you expect:")
