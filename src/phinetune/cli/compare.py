@@ -7,9 +7,9 @@ from pathlib import Path
 import typer
 
 import phinetune
+from phinetune.cli.comparison_page import show_comparison
 from phinetune.cli.options import AS_JSON
 from phinetune.cli.render import Bar, print_json
-from phinetune.cli.comparison_page import show_comparison
 
 
 def command(
