@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from phinetune.model.footprint import Computing, Footprint, Row, footprint
-from phinetune.model.hardware import ITEMSIZE, Device, Dtype, is_measured, rate, step_flop
+from phinetune.model.hardware import ITEMSIZE, Device, Dtype, is_measured, peak, rate, step_flop
 from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 from phinetune.model.shape import AdapterShape, ModelShape
 from phinetune.settings import TrainSettings
@@ -183,14 +183,13 @@ def _basis(scene: Scene) -> str:
     device = scene.device
     if device.peak is not None:
         return (
-            f"an estimate, not measured: {device.utilisation:.0%} of the {device.peak / 1e12:.0f} TFLOP/s that "
-            f"{device.name} reaches at most; it may be off by a factor of two"
+            f"an estimate, not measured: {device.utilisation:.0%} of the {peak(device, scene.dtype) / 1e12:.0f} TFLOP/s in "
+            f"{scene.dtype} that {device.name} reaches at most; it may be off by a factor of two"
         )
     if not is_measured(device, scene.dtype):
         return "an estimate: this CPU imitates bf16, a hundred times slower than it computes fp32"
-    if device.cores == 2:
-        return "from runs measured on two cores of another CPU or this one"
-    return f"from runs measured on two cores, stretched to {device.cores}"
+    runs = "by runs measured on two cores"
+    return runs if device.cores == 2 else f"{runs}, stretched to {device.cores}: an estimate"
 
 
 def disk_of(scene: Scene, download_bytes: int) -> dict[str, int]:
