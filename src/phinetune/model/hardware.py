@@ -33,6 +33,10 @@ _UTILISATION = {"T4": 0.09, "A100": 0.25, "H100": 0.2}
 _UTILISATION_OF_OTHERS = 0.1
 _FP32_OF_16_BIT = 1 / 8  # products in fp32 on a GPU with matrix units for 16 bits, by the makers' data sheets
 
+# A short row does not fill a GPU: its time is that of starting some hundred kernels a layer, forth and back, at about
+# 10 µs each. An assumption, not a measurement.
+SECONDS_A_LAYER = 1e-3
+
 # FLOP/s of one core in a training step, by the width of the model: small products run slower. Measured on two cores
 # with AVX512 bf16 in bf16: SmolLM2 (576) at 477 tokens/s, Phi-2 (2560) at 33.9 (benchmarks/results.md).
 _CPU_BF16 = ((576, 120e9), (2560, 177e9))
