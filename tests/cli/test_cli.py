@@ -96,6 +96,25 @@ def test_check_shows_columns_pairs_and_what_was_skipped(capsys, tmp_path):
     )  # fmt: skip
 
 
+def test_check_gives_a_verdict_lengths_and_a_cleaned_workbook(capsys, tmp_path):
+    sheet, cleaned = tmp_path / "faq.csv", tmp_path / "cleaned.xlsx"
+    sheet.write_text("Question,Answer\nWho?,Jane (jane@firm.org).\nwho,Tom.\nWhen?,TBD\n")
+    code, out, _ = _run(capsys, "check", sheet, "--fix", cleaned)
+    assert code == 0
+    for part in ("Mend the sheet first", "estimated", "█", "answered in different ways", "Your sheet is untouched"):
+        assert part in out, part
+    assert "firm.org" not in out
+    code, _, err = _run(capsys, "check", sheet, "--fix", cleaned)
+    assert (code, "is not replaced" in err) == (1, True)
+    cleaned.unlink()
+    report = json.loads(_run(capsys, "check", sheet, "--fix", cleaned, "--json", "--max-length", 64)[1])
+    assert report["verdict"]["level"] == "mend"
+    assert report["lengths"]["max_length"] == 64
+    assert {"sheet": None, "row": 4, "code": "placeholders", "finding": 'placeholder "TBD" as the answer',
+            "done": "left out"} in report["findings"]  # fmt: skip
+    assert cleaned.is_file()
+
+
 def test_text_of_a_sheet_is_shown_and_never_obeyed(capsys, tmp_path):
     sheet = tmp_path / "faq.csv"
     sheet.write_text("Question,Answer\n[red]Why?[/red],\x1b[31mNow\x07\n")

@@ -251,3 +251,15 @@ class TestSplit:
     def test_is_as_near_to_the_share_as_different_questions_allow(self, count: int, share: float, seed: int) -> None:
         parts = split(pairs_of([f"Question number {index}?" for index in range(count)]), share, seed)
         assert len(parts.validation) == min(max(1, round(share * count)), count - 1)
+
+    def test_keeps_nearly_the_same_questions_together(self) -> None:
+        near = ("How do I reset my password?", "How can I reset the pasword, please?")
+        asked = [*(f"What does part {index} do?" for index in range(40)), *near]
+        held = [
+            sum(pair.question in near for pair in split(pairs_of(asked), 0.3, seed).validation) for seed in range(40)
+        ]
+        assert set(held) == {0, 2}
+
+    def test_where_all_are_nearly_the_same_only_the_same_stay_together(self) -> None:
+        parts = split(pairs_of(["Where is the door?", "Where's the door", "where is a door"]), 0.3, 1)
+        assert len(parts.validation) == 1

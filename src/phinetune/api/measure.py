@@ -57,9 +57,8 @@ def measure_speed(
     examples = encoder.examples(split(table.pairs, data.validation_share, data.seed).train)
     model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
     train = settings.train
-    rows = plan_rows(
-        model.get_base_model(), [len(e.ids) for e in examples], train.batch_size, train.examples_per_step, where
-    )
+    lengths = [len(example.ids) for example in examples]
+    rows = plan_rows(model.get_base_model(), lengths, train.batch_size, train.examples_per_step, where)
     if train.gradient_checkpointing != "auto":
         rows = RowPlan(train.batch_size, recompute=train.gradient_checkpointing)
     if rows.recompute:

@@ -22,7 +22,7 @@ def command(
     measure: bool = typer.Option(
         False,
         "--measure",
-        help="Load the model and take a few real steps here, for the time (downloads what is missing).",
+        help="Take a few real steps here, for the time. Loads the model, and downloads what is missing.",
     ),
     download_config: bool = typer.Option(
         False, "--download-config", help="Fetch the model's config and tokenizer, a few MB, where they are not here."

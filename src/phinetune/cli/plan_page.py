@@ -10,16 +10,16 @@ from rich.table import Table
 
 from phinetune.cli.render import duration, safe
 
-_BAR = 24  # letters for the largest part
+_BAR = 16  # letters for the largest part
 _PARTS = {
-    "program": "Python, PyTorch and the libraries",
+    "program": "Python, PyTorch, libraries",
     "weights": "the frozen base model",
     "adapter": "LoRA, in fp32",
     "gradients": "of the adapter, in fp32",
-    "optimizer": "AdamW's two moments, in fp32",
+    "optimizer": "AdamW, two moments in fp32",
     "activations": "kept for the way back",
-    "logits": "scores of the vocabulary, in pieces",
-    "allocator": "held beyond what is in use (measured)",
+    "logits": "over the vocabulary, in pieces",
+    "allocator": "held beyond what is in use",
 }
 
 
@@ -82,8 +82,8 @@ def _facts(plan: Any) -> Table:
     else:
         table.add_row(
             "Time",
-            f"{_about(plan.time.total)} at most, {_about(plan.time.validation)} of it for {plan.validations} "
-            f"validations; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
+            f"about {_about(plan.time.total)}, {_about(plan.time.validation)} of it for {plan.validations} validations"
+            f", less if it stops early; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
         )
     disk = [f"{name} {_gb(size)}" for name, size in plan.disk.items() if size >= 5_000_000]
     table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free ({', '.join(disk)})")
@@ -94,8 +94,8 @@ def _memory(plan: Any) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_footer=True)
     table.add_column("Memory at the peak", "together")
     table.add_column("", _gb(plan.memory_total), justify="right")
-    table.add_column("", f"of {_gb(plan.memory_to_use)} that a run may fill", overflow="fold")
     table.add_column("")
+    table.add_column("", f"of {_gb(plan.memory_to_use)} that a run may fill")
     largest = max(plan.memory.values())
     for name, size in plan.memory.items():
         bar = "█" * round(_BAR * size / largest) or ("▏" if size else "")

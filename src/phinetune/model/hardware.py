@@ -27,12 +27,15 @@ from phinetune.model.shape import AdapterShape, ModelShape
 Dtype = Literal["bf16", "fp16", "fp32"]
 ITEMSIZE: dict[Dtype, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
-# Shares of the peak that a step is taken to reach. Other programs' LoRA runs on long padded rows report 30 to 50 % on
-# an A100; short rows reach less. A T4 lowers its clock under load, and has neither bf16 nor the fused attention
-# kernel: the guide's own run of Phi-2 on it (140 steps of 4096 padded tokens, 7.45 s each) reached 9 %.
-_UTILISATION = {"T4": 0.2, "A100": 0.35, "H100": 0.3}
-_UTILISATION_OF_OTHERS = 0.25
+# Shares of the peak that a step is taken to reach. None is measured with this program. The only figure for a T4 is of
+# another one: Phi-2, 140 steps of 16 pairs padded to 256 tokens, 7.45 s each, which is 9 % of its peak.
+_UTILISATION = {"T4": 0.09, "A100": 0.25, "H100": 0.2}
+_UTILISATION_OF_OTHERS = 0.1
 _FP32_OF_16_BIT = 1 / 8  # products in fp32 on a GPU with matrix units for 16 bits, by the makers' data sheets
+
+# A short row does not fill a GPU: its time is that of starting some hundred kernels a layer, forth and back, at about
+# 10 µs each. An assumption, not a measurement.
+SECONDS_A_LAYER = 1e-3
 
 # FLOP/s of one core in a training step, by the width of the model: small products run slower. Measured on two cores
 # with AVX512 bf16 in bf16: SmolLM2 (576) at 477 tokens/s, Phi-2 (2560) at 33.9 (benchmarks/results.md).
@@ -107,13 +110,17 @@ def rate(device: Device, shape: ModelShape, dtype: Dtype) -> float | None:
     if device.kind == "mps":
         return None
     if device.peak is not None:
-        slow = 1.0 if shape.is_fast else 0.5
-        return device.peak * device.utilisation * slow * (_FP32_OF_16_BIT if dtype == "fp32" else 1.0)
+        return peak(device, dtype) * device.utilisation
     table = _CPU_FP32 if dtype == "fp32" else _CPU_BF16
     of_a_core = _by_width(table, shape.hidden)
     if dtype != "fp32" and not device.has_bf16:
         of_a_core *= _EMULATED_BF16
     return of_a_core * device.cores
+
+
+def peak(device: Device, dtype: Dtype) -> float:
+    """FLOP/s of a GPU's matrix products at most, in this number format."""
+    return (device.peak or 0.0) * (_FP32_OF_16_BIT if dtype == "fp32" else 1.0)
 
 
 def is_measured(device: Device, dtype: Dtype) -> bool:
@@ -171,7 +178,6 @@ def _this_gpu() -> Device | None:
 
 def _gpu_called(name: str, memory: int, has_bf16: bool) -> Device:
     known = next((gpu for key, gpu in _GPUS.items() if key.partition("-")[0].upper() in name.upper()), None)
-    # A GPU that is not in the table is taken for a T4, or an eighth of an A100: careful, and said to be a guess.
     peak = known.peak if known else 40e12 if has_bf16 else 15e12
     share = known.utilisation if known else _UTILISATION_OF_OTHERS
     return Device(name, "cuda", memory, "bf16" if has_bf16 else "fp16", peak, share, has_bf16=has_bf16, found=True)

@@ -10,7 +10,6 @@ wrong: a name or a title in another language must not make a row foreign.
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 # Words that no other language of this list has, of the commonest hundred.
 _WORDS = {
@@ -66,9 +65,16 @@ def language_of(text: str) -> str | None:
             # Japanese is written with Chinese signs between its own.
             if found > (0.2 if language == "Japanese" else 0.5) * letters and found > 1:
                 return language
-    known = Counter(owner for word in words for owner in _OWNERS.get(word, ()))
     # Different ones: program code is full of "el" and "y".
-    different = Counter(owner for word in set(words) for owner in _OWNERS.get(word, ()))
-    (best, most), (_, second) = (*different.most_common(2), ("", 0), ("", 0))[:2]
-    sure = most >= max(_FEWEST_WORDS, _LEAD * second) and known[best] >= _SMALLEST_SHARE * len(words)
-    return best if sure else None
+    counts: dict[str, int] = {}
+    for word in set(words).intersection(_OWNERS):
+        for owner in _OWNERS[word]:
+            counts[owner] = counts.get(owner, 0) + 1
+    best, most = max(counts.items(), key=_count, default=("", 0))
+    if most < max([_FEWEST_WORDS, *(_LEAD * count for owner, count in counts.items() if owner != best)]):
+        return None
+    return best if sum(best in _OWNERS.get(word, ()) for word in words) >= _SMALLEST_SHARE * len(words) else None
+
+
+def _count(item: tuple[str, int]) -> int:
+    return item[1]

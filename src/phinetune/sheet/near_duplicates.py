@@ -98,8 +98,8 @@ def _with_a_gap(key: Words) -> Iterator[int]:
 
 def _least_rotation(key: Words) -> Words:
     """ "If it rains, what happens?" and "What happens if it rains?" turn into the same."""
-    least = min(key)
-    return min(key[place:] + key[:place] for place, word in enumerate(key) if word == least)
+    least = min(key, default="")
+    return min((key[place:] + key[:place] for place, word in enumerate(key) if word == least), default=key)
 
 
 def _spellings(counts: Counter[str]) -> dict[str, str]:

@@ -16,6 +16,9 @@ from typing import NamedTuple
 _SHOWN = 2  # letters of what is hidden: enough to find it in its row
 
 
+_Spans = Callable[[str], Iterator[tuple[int, int]]]
+
+
 class Personal(NamedTuple):
     kind: str
     start: int
@@ -43,15 +46,33 @@ _KEY = re.compile(
     r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bhf_[A-Za-z]{30,}|\bxox[abprs]-[\w-]{10,}"
     r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
+# What every key begins with: looking for these costs a tenth of looking for the pattern.
+_KEY_STARTS = (
+    *("-----BEGIN", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "AKIA", "ASIA", "AIza", "xox", "eyJ", "hf_"),
+    *("gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "glpat-"),
+)
 _DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
 
 
 def find_personal(text: str) -> list[Personal]:
     """What looks like an e-mail address, phone, card, account or social security number or a secret key, in order."""
     found: list[Personal] = []
-    for kind, spans in _LOOKED_FOR.items():
+    for kind, spans in _looked_for(text):
         found += (Personal(kind, *span) for span in spans(text) if not any(_overlap(span, other) for other in found))
     return sorted(found, key=lambda personal: personal.start)
+
+
+def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
+    """What the text may hold, the surest first; nearly every text is passed over by a look at its letters."""
+    if any(start in text for start in _KEY_STARTS):
+        yield "secret key", _keys
+    if "@" in text:
+        yield "e-mail address", _emails
+    if _DIGITS.search(text):
+        yield "bank account number", _accounts
+        yield "card number", _cards
+        yield "social security number", _social_security
+        yield "phone number", _phones
 
 
 def hide_personal(text: str) -> str:
@@ -77,32 +98,27 @@ def _keys(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _emails(text: str) -> Iterator[tuple[int, int]]:
-    if "@" in text:
-        yield from (match.span() for match in _EMAIL.finditer(text) if not _EXAMPLE_MAIL.search(match[0]))
+    return (match.span() for match in _EMAIL.finditer(text) if not _EXAMPLE_MAIL.search(match[0]))
 
 
 def _cards(text: str) -> Iterator[tuple[int, int]]:
-    if _DIGITS.search(text):
-        yield from (match.span() for match in _CARD.finditer(text) if _has_check_digit(match[0]))
+    return (match.span() for match in _CARD.finditer(text) if _has_check_digit(match[0]))
 
 
 def _accounts(text: str) -> Iterator[tuple[int, int]]:
-    if _DIGITS.search(text):
-        yield from (match.span() for match in _IBAN.finditer(text) if _is_account(match[0]))
+    return (match.span() for match in _IBAN.finditer(text) if _is_account(match[0]))
 
 
 def _social_security(text: str) -> Iterator[tuple[int, int]]:
-    if _DIGITS.search(text):
-        yield from (match.span() for match in _SOCIAL_SECURITY.finditer(text))
+    return (match.span() for match in _SOCIAL_SECURITY.finditer(text))
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:
-    if _DIGITS.search(text):
-        for match in _PHONE.finditer(text):
-            digits = "".join(filter(str.isdigit, match[0]))
-            # Digits in their order ("0123456789") are an alphabet, not a number.
-            if 8 <= len(digits) <= 16 and digits not in "01234567890123456789":
-                yield match.span()
+    for match in _PHONE.finditer(text):
+        digits = "".join(filter(str.isdigit, match[0]))
+        # Digits in their order ("0123456789") are an alphabet, not a number.
+        if 8 <= len(digits) <= 16 and digits not in "01234567890123456789":
+            yield match.span()
 
 
 def _has_check_digit(number: str) -> bool:
@@ -116,13 +132,3 @@ def _is_account(text: str) -> bool:
     """The remainder that every IBAN has (ISO 13616-1)."""
     letters = text.replace(" ", "")
     return int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1
-
-
-_LOOKED_FOR: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "secret key": _keys,
-    "e-mail address": _emails,
-    "bank account number": _accounts,
-    "card number": _cards,
-    "social security number": _social_security,
-    "phone number": _phones,
-}

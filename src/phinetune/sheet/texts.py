@@ -38,11 +38,14 @@ def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
     return [
         *_echoes(pairs),
         *_garbled(pairs),
-        *_marks(pairs, "html", "HTML", _HTML, "The model would learn to write it: take it out, or export plain text."),
+        *_marks(
+            pairs, "html", "HTML", "<&", _HTML, "The model would learn to write it: take it out, or export plain text."
+        ),
         *_marks(
             pairs,
             "markdown",
             "Markdown",
+            "*[#`",
             _MARKDOWN,
             "The model will write it too: good only where it is shown as such.",
         ),
@@ -95,8 +98,15 @@ def _damage(text: str) -> tuple[str, str] | None:
     return next(((quoted(word), quoted(fixed)) for word, fixed in words if word != fixed), None)
 
 
-def _marks(pairs: Sequence[Pair], code: str, name: str, pattern: re.Pattern[str], meaning: str) -> list[SheetWarning]:
-    marks = ((pair, pattern.search(pair.question) or pattern.search(pair.answer)) for pair in pairs)
+def _marks(
+    pairs: Sequence[Pair], code: str, name: str, signs: str, pattern: re.Pattern[str], meaning: str
+) -> list[SheetWarning]:
+    """Texts with the pattern, which cannot be where none of the `signs` is."""
+    marks = (
+        (pair, pattern.search(pair.question) or pattern.search(pair.answer))
+        for pair in pairs
+        if any(sign in pair.question or sign in pair.answer for sign in signs)
+    )
     found = [(pair, f"{name} left over: {quoted(mark[0])}") for pair, mark in marks if mark]
     if not found:
         return []

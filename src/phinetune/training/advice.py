@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from phinetune.model.find_shape import KNOWN
 from phinetune.model.footprint import Footprint
 from phinetune.model.hardware import Dtype
 from phinetune.model.row_plan import RowPlan
+from phinetune.model.shape import adapter_shape, read_shape
 from phinetune.training.planning import (
     Scene,
     Steps,
@@ -38,8 +40,8 @@ def advise(scene: Scene, steps: Steps, memory: Footprint, time: Time) -> tuple[A
     """Batch and accumulation, recomputing, max_length and number format, and what else stands out."""
     best = largest_that_fits(scene)
     return (
-        *_batch(scene, steps, memory, best),
-        _recompute(scene, steps, memory, best),
+        *(_choose_another(scene) if best is None else (_batch(scene, steps, memory, *best),)),
+        *(() if best is None else (_recompute(steps, memory, best),)),
         _number_format(scene, best is not None),
         *_epochs(scene, steps, time),
     )
@@ -68,65 +70,56 @@ def advise_length(scene: Scene, max_length: int) -> Advice:
     )
 
 
-def _batch(scene: Scene, steps: Steps, memory: Footprint, best: tuple[Steps, Footprint] | None) -> Iterator[Advice]:
-    settings = scene.settings
+def _batch(scene: Scene, steps: Steps, memory: Footprint, good: Steps, its_memory: Footprint) -> Advice:
+    settings, pairs = scene.settings, good.plan.pairs_per_row
     per_step = settings.examples_per_step
-    if best is None:
-        yield Advice("model", "a smaller one", "", _too_large(scene))
-        return
-    good, its_memory = best
-    pairs = good.plan.pairs_per_row
-    value = f"{pairs} x {per_step // pairs}"
-    if memory.total > scene.room:
-        yield Advice(
-            "batch_size x grad_accum",
-            value,
-            f"--batch-size {pairs} --grad-accum {per_step // pairs}",
-            f"as it is set, the largest row of {steps.largest_row:,} tokens does not fit; with {pairs} "
-            f"pair{'s' * (pairs > 1)} at once it takes {_gb(its_memory.total)}. The step is the same.",
+    setting, together = "batch_size x grad_accum", f"{pairs} pair{'s' * (pairs > 1)} at once"
+    change = (f"{pairs} x {per_step // pairs}", f"--batch-size {pairs} --grad-accum {per_step // pairs}")
+    as_it_is = (f"{settings.batch_size} x {settings.grad_accum}", "")
+    if memory.total > scene.room and pairs != steps.plan.pairs_per_row:
+        reason = (
+            f"as it is set, the largest row of {steps.largest_row:,} tokens does not fit; with {together} it takes "
         )
-    elif steps.plan.pairs_per_row == per_step:
-        yield Advice(
-            "batch_size x grad_accum",
-            f"{settings.batch_size} x {settings.grad_accum}",
-            "",
+        return Advice(setting, *change, f"{reason}{_gb(its_memory.total)}. The step is the same.")
+    if steps.plan.pairs_per_row == per_step:
+        return Advice(
+            setting,
+            *as_it_is,
             f"memory allows all {per_step} pairs of a step in one row ({steps.largest_row:,} tokens at most), which "
             "training does by itself: larger products run faster, and the step is the same.",
         )
-    elif pairs > steps.plan.pairs_per_row and not good.plan.recompute:
-        yield Advice(
-            "batch_size x grad_accum",
-            value,
-            f"--batch-size {pairs} --grad-accum {per_step // pairs}",
-            f"{pairs} pairs at once still fit ({_gb(its_memory.total)}), and larger products run faster. "
-            "The step is the same.",
+    if pairs > steps.plan.pairs_per_row and not good.plan.recompute:
+        reason = (
+            f"{together} still fit ({_gb(its_memory.total)}), and larger products run faster. The step is the same."
         )
-    else:
-        yield Advice(
-            "batch_size x grad_accum",
-            f"{settings.batch_size} x {settings.grad_accum}",
-            "",
-            f"{steps.plan.pairs_per_row} pairs at once fit; the step is the same however it is cut.",
-        )
+        return Advice(setting, *change, reason)
+    return Advice(setting, *as_it_is, f"{steps.plan.pairs_per_row} at once is what fits; the step is the same.")
 
 
-def _too_large(scene: Scene) -> str:
-    smallest = memory_of(scene, count_steps(scene, RowPlan(1, recompute=True)))
-    text = (
-        f"even one pair at a time, recomputed, takes {_gb(smallest.total)} of the {_gb(scene.room)} that a run may "
-        f"fill here; the weights alone are {_gb(smallest.weights)}."
+def _choose_another(scene: Scene) -> Iterator[Advice]:
+    """Where nothing helps: the largest well-known model that would fit."""
+    least = memory_of(scene, count_steps(scene, RowPlan(1, recompute=True)))
+    reason = (
+        f"even one pair at a time, recomputed, takes {_gb(least.total)} of the {_gb(scene.room)} that a run may fill "
+        f"here; the weights alone are {_gb(least.weights)}."
     )
-    return text + " A smaller model, a lower --max-length or a device with more memory is needed."
+    shapes = {name: read_shape(config, name) for name, config in KNOWN.items()}
+    for name, shape in sorted(shapes.items(), key=lambda known: -known[1].parameters):
+        other = replace(scene, shape=shape, adapter=adapter_shape(shape, scene.adapter.r, "all"))
+        if shape.parameters < scene.shape.parameters and (best := largest_that_fits(other)) is not None:
+            yield Advice("model", name, f"--model {name}", f"{reason} {name} fits with {_gb(best[1].total)}.")
+            return
+    yield Advice("device", "one with more memory", "", f"{reason} No well-known model fits either.")
 
 
-def _recompute(scene: Scene, steps: Steps, memory: Footprint, best: tuple[Steps, Footprint] | None) -> Advice:
+def _recompute(steps: Steps, memory: Footprint, best: tuple[Steps, Footprint]) -> Advice:
     name = "gradient_checkpointing"
-    if best is None or best[0].plan.recompute:
+    if best[0].plan.recompute:
         return Advice(
             name,
             "true",
             "--set train.gradient_checkpointing=true",
-            "activations do not fit otherwise: they are computed twice instead of kept, which takes about a third longer.",
+            "activations do not fit otherwise: they are computed twice instead of kept, about a third slower.",
         )
     if steps.plan.recompute:
         return Advice(
@@ -157,11 +150,9 @@ def _number_format(scene: Scene, fits: bool) -> Advice:
 
 def _why(dtype: Dtype, has_bf16: bool, kind: str) -> str:
     if dtype == "bf16":
-        return (
-            "the hardware multiplies it, several times faster than fp32, in half the memory; its range needs no care."
-        )
+        return "the hardware multiplies it, several times faster than fp32, and it takes half the memory."
     if dtype == "fp16":
-        return "this GPU has no bf16; fp16 runs on its matrix units, and the loss is scaled so that gradients survive."
+        return "this GPU has no bf16; it multiplies fp16 fast, and the loss is scaled so that gradients survive."
     if kind == "cpu" and not has_bf16:
         return "this CPU has no bf16 arithmetic and would imitate it, a hundred times slower."
     return "nothing shorter is computed faster here."

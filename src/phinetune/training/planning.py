@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from phinetune.model.footprint import Computing, Footprint, Row, footprint
-from phinetune.model.hardware import ITEMSIZE, Device, Dtype, is_measured, rate, step_flop
+from phinetune.model.hardware import ITEMSIZE, SECONDS_A_LAYER, Device, Dtype, is_measured, peak, rate, step_flop
 from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 from phinetune.model.shape import AdapterShape, ModelShape
 from phinetune.settings import TrainSettings
@@ -65,13 +65,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Steps:
-    """How the run goes through the pairs. `rows`: the largest ones. Tokens are those of all steps together."""
+    """How the run goes through the pairs. `rows`: the largest ones, of all `passes`. Tokens are those of all steps together."""
 
     total: int
     per_epoch: int
     validations: int
     plan: RowPlan
     rows: tuple[Row, ...]
+    passes: int
     tokens: int
     answer_tokens: int
 
@@ -117,13 +118,14 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
     order = StepOrder(len(pairs), settings.examples_per_step, settings.seed)
     schedule = plan_schedule(settings, order.steps_per_epoch)
     rows: dict[Row, None] = {}
-    tokens = answer_tokens = 0
+    passes = tokens = answer_tokens = 0
     for epoch in range(math.ceil(schedule.total_steps / order.steps_per_epoch)):
         left = schedule.total_steps - epoch * order.steps_per_epoch
         for indices in order.epoch(epoch)[:left]:
             for start in range(0, len(indices), plan.pairs_per_row):
                 members = [pairs[index] for index in indices[start : start + plan.pairs_per_row]]
                 row = Row(tuple(sorted(pair.tokens for pair in members)), sum(pair.answer for pair in members))
+                passes += 1
                 tokens += row.tokens
                 answer_tokens += row.answer_tokens
                 rows[row] = None
@@ -137,6 +139,7 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
         validations=validations,
         plan=plan,
         rows=tuple(rows),
+        passes=passes,
         tokens=tokens,
         answer_tokens=answer_tokens,
     )
@@ -171,6 +174,8 @@ def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = No
     else:
         flop_per_s = rate(scene.device, scene.shape, scene.dtype)
         training = None if flop_per_s is None else flop / flop_per_s
+        if training is not None and scene.device.kind == "cuda":
+            training = max(training, steps.passes * scene.shape.layers * SECONDS_A_LAYER)
         basis = _basis(scene)
     if training is None:
         return Time(None, None, None, "no rate is known for this device; --measure finds it")
@@ -183,14 +188,13 @@ def _basis(scene: Scene) -> str:
     device = scene.device
     if device.peak is not None:
         return (
-            f"an estimate, not measured: {device.utilisation:.0%} of the {device.peak / 1e12:.0f} TFLOP/s that "
-            f"{device.name} reaches at most; it may be off by a factor of two"
+            f"an estimate, not measured: {device.utilisation:.0%} of the {peak(device, scene.dtype) / 1e12:.0f} "
+            f"TFLOP/s in {scene.dtype} that {device.name} reaches at most; it may be off by a factor of two"
         )
     if not is_measured(device, scene.dtype):
         return "an estimate: this CPU imitates bf16, a hundred times slower than it computes fp32"
-    if device.cores == 2:
-        return "from runs measured on two cores of another CPU or this one"
-    return f"from runs measured on two cores, stretched to {device.cores}"
+    runs = "by runs measured on two cores"
+    return runs if device.cores == 2 else f"{runs}, stretched to {device.cores}: an estimate"
 
 
 def disk_of(scene: Scene, download_bytes: int) -> dict[str, int]:

@@ -1,0 +1,46 @@
+"""Settings: how answers are written."""
+
+from __future__ import annotations
+
+from phinetune.settings.field import Group, setting
+
+
+class GenerateSettings(Group):
+    """How answers are written, when the model is asked."""
+
+    temperature: float = setting(
+        0.7,
+        "Higher is more varied; 0 always takes the likeliest word.",
+        more="More varied answers, and more wrong ones; above 1 they begin to wander.",
+        less="Steadier answers, closer to those of the sheet.",
+        when="Answers should be facts (0 to 0.3), or should not all sound alike (0.8 to 1).",
+        ge=0,
+        le=10,
+    )
+    top_p: float = setting(
+        0.9,
+        "Choose among the likeliest words with this share in total.",
+        more="Unlikely words may be chosen too; 1 excludes none.",
+        less="Only the likeliest words are left.",
+        when="Answers hold odd words (lower it). It has no effect at temperature 0.",
+        gt=0,
+        le=1,
+    )
+    max_new_tokens: int = setting(
+        256,
+        "Longest answer in tokens.",
+        more="Long answers are finished, and a model that does not stop writes on for longer.",
+        less="Answers are broken off sooner, which saves time.",
+        when="Answers break off in the middle of a sentence.",
+        ge=1,
+        le=131072,
+    )
+    seed: int | None = setting(
+        None,
+        "Makes sampled answers repeatable.",
+        more="The same number gives the same answers again.",
+        less="Left out, answers differ from one time to the next.",
+        when="A test or a comparison has to come out the same twice.",
+        ge=0,
+        lt=2**32,
+    )

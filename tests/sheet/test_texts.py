@@ -1,0 +1,108 @@
+"""Garbled letters, left-over marks, personal data, echoes and foreign rows are told by row, and clean texts are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from phinetune.sheet.findings import Pair
+from phinetune.sheet.table import SheetWarning
+from phinetune.sheet.texts import warn_of_texts
+
+CLEAN = [Pair(f"Where is the key number {row} of the house?", f"It is under stone {row}.", row) for row in range(2, 30)]
+
+
+def found(*texts: tuple[str, str]) -> dict[str, SheetWarning]:
+    """The warnings for clean pairs and these, which stand in the rows from 100 on."""
+    pairs = [*CLEAN, *(Pair(question, answer, row) for row, (question, answer) in enumerate(texts, start=100))]
+    return {warning.code: warning for warning in warn_of_texts(pairs)}
+
+
+def test_clean_pairs_give_nothing() -> None:
+    assert found() == {}
+
+
+def test_an_answer_that_is_its_question() -> None:
+    assert found(("Why?", "why"))["answer_is_question"].rows == (100,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("cafÃ©", "café"), ("itâ€™s", "it's"), ("GrÃ¶ÃŸe", "Größe"), ("ÐºÐ»ÑŽÑ‡", "ключ"), ("ðŸ˜€", "😀")],
+)
+def test_garbled_letters_are_told_with_what_they_should_be(wrong: str, right: str) -> None:
+    warning = found(("What?", f"Say {wrong} twice"))["mojibake"]
+    assert warning.rows == (100,)
+    assert right in warning.notes[0].text.replace("’", "'")
+    assert "wrong encoding" in warning.message
+
+
+def test_letters_that_were_lost_are_told() -> None:
+    assert found(("Wo?", "Bei M\ufffdller"))["mojibake"].notes[0].text == 'garbled letters: "M\ufffdller"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Café à côté, « CAFÉ »", "NÃO, MAÇÃ", "„Ä“ ist ein Umlaut", "10 °C ± 5 µm", "Ключ под камнем", "naïve 😀 – “ok”"],
+)
+def test_letters_of_other_languages_are_not_garbled(text: str) -> None:
+    assert "mojibake" not in found(("What?", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["It is <b>bold</b>", "one<br/>two", '<a href="x.html">', "Tom &amp; Jerry", "a&#39;s"]
+)
+def test_html(text: str) -> None:
+    assert found(("What?", text))["html"].rows == (100,)
+
+
+@pytest.mark.parametrize(
+    "text", ["a < b and c > d", "List<String> list", "What does the <p> tag do?", "R&D; AT&T", "a && b"]
+)
+def test_no_html(text: str) -> None:
+    assert "html" not in found(("What?", text))
+
+
+@pytest.mark.parametrize("text", ["It is **bold**.", "[here](https://x.org/a)", "## Steps\n1.", "```python\nx\n```"])
+def test_markdown(text: str) -> None:
+    assert found(("What?", text))["markdown"].rows == (100,)
+
+
+@pytest.mark.parametrize(
+    "text", ["x**2 + y**2", "f(*a, **options)", "# a comment", "a[0](1)", "- one\n- two", "2 * 3 * 4", "__init__"]
+)
+def test_no_markdown(text: str) -> None:
+    assert "markdown" not in found(("What?", text))
+
+
+def test_personal_data_is_counted_and_never_whole() -> None:
+    warning = found(("Who is jane@firm.org?", "Jane, +44 20 7946 0958."), ("How?", "Ask tom@firm.org"))["personal_data"]
+    assert warning.rows == (100, 101)
+    assert "e-mail address (2), phone number (1)" in warning.message
+    told = warning.message + "".join(note.text for note in warning.notes)
+    assert "e-mail address ja…" in told
+    assert not any(secret in told for secret in ("jane@", "firm.org", "7946"))
+
+
+def test_no_other_finding_quotes_personal_data() -> None:
+    asked = "jane@firm.org cafÃ© <b>tom@firm.org</b>"
+    for warning in found((asked, asked)).values():
+        assert "firm.org" not in warning.message + "".join(note.text for note in warning.notes)
+
+
+def test_rows_in_another_language() -> None:
+    warning = found(
+        ("Wo ist der Schlüssel für die Tür?", "Er ist unter dem Stein und nicht auf der Bank."),
+        ("Where is the key to the house?", "Er ist unter dem Stein und nicht auf der Bank."),
+    )["mixed_languages"]
+    assert [note.text for note in warning.notes] == [
+        "in German, most others in English",
+        "the question is in English, the answer in German",
+    ]
+
+
+def test_a_sheet_of_translations_is_no_mix() -> None:
+    pairs = [
+        Pair(f"Say: where is the key number {row}?", f"Wo ist der Schlüssel Nummer {row} und die Tür?", row)
+        for row in range(2, 40)
+    ]
+    assert warn_of_texts(pairs) == []
