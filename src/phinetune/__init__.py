@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from phinetune.api.measure import measure_speed
     from phinetune.api.pack import pack
     from phinetune.api.plan import Plan, plan
+    from phinetune.api.report import report
     from phinetune.api.run import Run
     from phinetune.api.serve import serve
     from phinetune.api.train import train
@@ -41,6 +42,7 @@ _HOME = {
     "check": "phinetune.api.check",
     "compare": "phinetune.api.compare",
     "Comparison": "phinetune.api.compare",
+    "report": "phinetune.api.report",
     "Endpoint": "phinetune.use.judge",
     "answer_sheet": "phinetune.api.answer",
     "Answered": "phinetune.api.answer",
@@ -85,6 +87,7 @@ __all__ = [
     "merge",
     "open_model",
     "pack",
+    "report",
     "plan",
     "serve",
     "share_right",

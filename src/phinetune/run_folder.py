@@ -79,6 +79,15 @@ class RunFolder:
         return self.visuals / "loss_comparison.png"
 
     @property
+    def findings_json(self) -> Path:
+        """What was taken from the sheet, and what stood out in it."""
+        return self.visuals / "data_findings.json"
+
+    @property
+    def report_html(self) -> Path:
+        return self.visuals / "report.html"
+
+    @property
     def answers_json(self) -> Path:
         """Base and tuned model side by side, every figure and answer."""
         return self.visuals / "comparison.json"

@@ -35,6 +35,8 @@ def test_every_output_of_the_guide_is_there(toy_run):
         "model/README.md",
         "model/phinetune.json",
         "training_visuals/training_curves.png",
+        "training_visuals/report.html",
+        "training_visuals/data_findings.json",
         "training_visuals/loss_comparison.png",
         "training_visuals/training_metrics.json",
         "training_visuals/training_metrics.csv",

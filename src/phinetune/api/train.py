@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from phinetune import settings as settings_module
 from phinetune.api.outputs import fingerprint, run_config, write_model, write_visuals
+from phinetune.api.report import report_on
 from phinetune.api.run import Run
 from phinetune.artifacts.metrics import MetricsLog, summary
 from phinetune.errors import RunError, TrainingError
@@ -27,7 +28,7 @@ from phinetune.model.device import (
 )
 from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
-from phinetune.run_folder import RunFolder, remove_leftovers
+from phinetune.run_folder import RunFolder, remove_leftovers, write_json
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
 from phinetune.sheet.kept import keep_pairs
 from phinetune.sheet.pairs import PairTable, find_pairs
@@ -139,6 +140,8 @@ def _train(
     write_visuals(folder, figures, config_record)
     if finished.stopped != "interrupted":
         write_model(folder, model, base, settings, template, pairs, figures, config_record)
+    write_json(folder.findings_json, pairs.to_json())
+    report_on(folder)
     return Run(
         folder=folder,
         steps=finished.step,

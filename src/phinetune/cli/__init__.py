@@ -22,6 +22,7 @@ VERBS = {
     "gguf": "Write a tuned model as a .gguf file for llama.cpp, Ollama and LM Studio.",
     "verify": "See whether all forms of a tuned model say the same.",
     "compare": "See how much better the tuned model answers than its base.",
+    "report": "Make the page that explains a run, with all its pictures and figures.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
     "plan": "See whether a run fits and how long it takes, before anything is downloaded.",
     "pack": "Pack a tuned model and its pictures into one zip file.",

@@ -1,0 +1,22 @@
+"""`report()`: one page that explains a run to the person whose sheet it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phinetune.api.run import Run
+from phinetune.artifacts.report import write_report
+from phinetune.run_folder import RunFolder, open_finished
+
+
+def report(run: Run | str | Path) -> Path:
+    """Write training_visuals/report.html from the run folder alone, and return its place.
+
+    Raises RunError when there is no finished run, or one of its files is damaged.
+    """
+    return report_on(open_finished(run.folder.root if isinstance(run, Run) else run))
+
+
+def report_on(folder: RunFolder) -> Path:
+    """The same for a folder that is known to be a run, also one that was interrupted."""
+    return write_report(folder, ())

@@ -1,0 +1,134 @@
+"""The page of a run: whole, alone, and with nothing in it that a sheet could make it obey."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import pytest
+import toys
+
+import phinetune
+from phinetune.artifacts.report import write_report
+from phinetune.cli import main
+from phinetune.errors import RunError
+from phinetune.run_folder import RunFolder
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and text, with every tag closed by its own kind."""
+
+    VOID = frozenset({"meta", "img", "br", "!doctype"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.words = ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        assert not any(name.startswith("on") for name, _ in attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@dataclass(frozen=True)
+class _Said:
+    severity: str
+    sentence: str
+    advice: str
+
+
+@pytest.fixture(scope="module")
+def evil_run(tmp_path_factory):
+    """A run on a sheet that spells out markup, compared."""
+    place = tmp_path_factory.mktemp("evil")
+    pairs = [(f"{EVIL} {question} {i}", f"{answer} {EVIL}") for i, (question, answer) in enumerate(toys.PAIRS * 3)]
+    run = phinetune.train(
+        toys.write_sheet(place / "a <b> & c.xlsx", pairs), model=str(toys.save(place / "base")), out=place / "run",
+        epochs=3, lr=1e-2, patience=0,
+    )  # fmt: skip
+    phinetune.compare(run, max_new_tokens=20)
+    phinetune.report(run)
+    return run
+
+
+def test_training_leaves_a_page_that_tells_the_story(toy_run):
+    page = _Page(toy_run.folder.report_html.read_text())
+    for wanted in ("dataset.xlsx", "How the loss fell", "Your sheet", "Every setting", "lora.r", "phinetune chat"):
+        assert wanted in page.words
+    assert f"{toy_run.first_eval_loss:.2f} → {toy_run.eval_loss:.2f}" in page.words
+
+
+def test_everything_is_inside_and_nothing_runs(evil_run):
+    page = _Page(evil_run.folder.report_html.read_text())
+    assert "script" not in page.tags
+    assert page.tags.count("img") == len(page.sources) == 3  # the two pictures of the run and that of the comparison
+    for source in page.sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert not re.search(r"https?://", re.sub(r"data:[^\"]+", "", evil_run.folder.report_html.read_text()))
+
+
+def test_what_a_sheet_spells_out_stays_text(evil_run):
+    page = _Page(evil_run.folder.report_html.read_text())
+    assert EVIL in page.words
+    assert "a <b> & c.xlsx" in page.words
+    assert "Furthest from what you expect" in page.words
+
+
+def test_it_is_made_again_from_the_folder_alone(evil_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(evil_run.folder.root, copy)
+    before = (copy / "training_visuals" / "report.html").read_text()
+    (copy / "training_visuals" / "report.html").unlink()
+    again = phinetune.report(copy).read_text()
+    assert again.replace(">phinetune chat copy<", ">phinetune chat run<").count("<h2>") == before.count("<h2>")
+
+
+def test_the_diagnosis_stands_there_with_its_gravity(toy_run, tmp_path):
+    shutil.copytree(toy_run.folder.root, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    write_report(folder, [_Said("warning", "It <still> fell.", "More epochs.")])
+    html = folder.report_html.read_text()
+    assert 'class="said warning"><p>It &lt;still&gt; fell.</p>' in html
+    assert "More epochs." in html
+
+
+def test_missing_and_damaged_files_are_named(toy_run, tmp_path):
+    with pytest.raises(RunError, match="no folder"):
+        phinetune.report(tmp_path / "none")
+    shutil.copytree(toy_run.folder.root, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.config_json.write_text("{")
+    with pytest.raises(RunError, match=r"training_config\.json is damaged"):
+        phinetune.report(folder.root)
+    folder.metrics_json.unlink()
+    with pytest.raises(RunError, match=r"training_metrics\.json is missing"):
+        phinetune.report(folder.root)
+
+
+def test_the_command_says_where_it_is(evil_run, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["report", str(evil_run.folder.root), "--json"])
+    assert not done.value.code
+    assert json.loads(capsys.readouterr().out)["report"].endswith("report.html")
