@@ -1,0 +1,134 @@
+"""What a diagnosis rests on: the curves of a run, and the facts that no curve shows.
+
+Every measure here is a share or a median, so that it means the same for a loss of 3 as for one of 0.03, and one odd
+step changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from phinetune.artifacts.curves import Curves, Numbers
+from phinetune.artifacts.metrics import MetricsRow
+from phinetune.events import StopReason
+
+Severity = Literal["warning", "note", "good"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that a run shows. `number` is what `sentence` rests on; `advice` is "" when all is well."""
+
+    name: str
+    severity: Severity
+    sentence: str
+    number: float
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What curves do not show. None is not known, and the rule that needs it stays silent.
+
+    in_both_parts   held-out pairs whose question the training part asks too
+    asked, ended    held-out questions that the tuned model was asked, and answers of it that ended by themselves
+    """
+
+    train_pairs: int | None = None
+    validation_pairs: int | None = None
+    answers_cut: int | None = None
+    in_both_parts: int | None = None
+    asked: int | None = None
+    ended: int | None = None
+    planned_epochs: float | None = None
+    max_length: int | None = None
+    lora_r: int | None = None
+    lora_dropout: float | None = None
+    stopped: StopReason | None = None
+    device: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run as the rules see it."""
+
+    rows: Sequence[MetricsRow]
+    facts: Facts
+
+    @cached_property
+    def curves(self) -> Curves:
+        return Curves.of(self.rows)
+
+    @property
+    def steps(self) -> int:
+        return len(self.curves.train)
+
+    @cached_property
+    def peak_rate(self) -> float:
+        return float(self.curves.rate.max()) if len(self.curves.rate) else 0.0
+
+    @cached_property
+    def before(self) -> float | None:
+        """The validation loss of the base model."""
+        curves = self.curves
+        return float(curves.eval[0]) if len(curves.eval) and curves.eval_steps[0] == 0 else None
+
+    @cached_property
+    def began(self) -> float:
+        """The training loss of the first steps. The median of a few: a single one may be an easy batch."""
+        return float(np.median(self.curves.train[: max(1, min(5, self.steps // 4))]))
+
+    @cached_property
+    def ended(self) -> float:
+        """The training loss of the last steps, at least a tenth of them."""
+        return float(np.median(self.curves.train[-max(1, min(5, self.steps // 4), self.steps // 10) :]))
+
+    @property
+    def training_gain(self) -> float:
+        """The share of the training loss that is gone."""
+        return 1 - self.ended / self.began if self.began > 0 else 0.0
+
+    @cached_property
+    def validation_gain(self) -> float | None:
+        """The share of the base model's validation loss that the best step took away."""
+        best = self.curves.best
+        return 1 - best[1] / self.before if best and self.before else None
+
+    @cached_property
+    def pace(self) -> float | None:
+        """How fast validation still fell at the end, as a share of its mean pace; None when it was measured too seldom.
+
+        Pace is loss per learning rate spent, not per step: the rate falls to 0 at the end, and a loss that is flat
+        there says nothing. 1 is a straight line, far from done; a loss that has come down e-fold is at 0.58, one
+        that has by e squared at 0.31.
+        """
+        curves = self.curves
+        if self.before is None or len(curves.eval) < 3 or self.peak_rate == 0:
+            return None
+        spent = np.interp(curves.eval_steps, curves.rate_steps, np.cumsum(curves.rate), left=0.0)
+        fell = float(curves.eval[0] - curves.eval[-1])
+        if fell <= 0 or spent[-1] == 0:
+            return None
+        late = float(np.interp(2 / 3 * spent[-1], spent, curves.eval) - curves.eval[-1])
+        return 3 * late / fell
+
+    def trained_to(self, step: float) -> float:
+        """The training loss around a step."""
+        return float(np.interp(step, self.curves.steps, self.curves.trend))
+
+    def epoch(self, step: float) -> float:
+        return step / self.curves.steps_per_epoch
+
+
+def running_median(values: Numbers, half_window: int) -> Numbers:
+    """At each place the median of its neighbours to both sides, mirrored at the ends."""
+    padded = np.pad(values, half_window, "reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half_window + 1)
+    medians: Numbers = np.median(windows, axis=1)
+    return medians

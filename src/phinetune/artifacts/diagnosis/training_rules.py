@@ -1,0 +1,183 @@
+"""Rules on the training loss: did it fall, how calmly, and was the learning rate right. Each is silent when it does not
+apply.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence, running_median
+
+# What has not lost a twentieth has hardly moved: that much comes from the luck of the batches.
+BARELY = 0.05
+# Below a tenth the fall of the training loss is not yet told from noise with confidence.
+CLEAR_FALL = 0.1
+# A loss that stopped falling after so little is stuck rather than done; tuning on new facts takes off a half and more.
+STUCK = 0.15
+# Fewer steps than this teach little at any learning rate.
+FEW_STEPS = 20
+# The smoothed loss has to climb by a quarter of its level, and undo half of what was won, to be more than a hill.
+RISES_BY, UNDOES = 0.25, 0.5
+# A spike stands out six times as far as neighbours commonly do, half above them, and undoes a quarter of the whole
+# fall. In normal noise six sigma does not happen; the other two keep batches of few, hard pairs from counting.
+SPIKE_SIGMAS, SPIKE_ABOVE, SPIKE_UNDOES = 6, 1.5, 0.25
+# So many spikes are no longer an odd pair.
+MANY_SPIKES = 3
+# Steps need neighbours to stand out from: as many as the pictures ask for before they draw a trend.
+FEWEST_FOR_A_TREND = 12
+# Gradients that overflow now and then are fp16's way to find its scale.
+OVERFLOWS = 0.05
+
+
+def not_a_number(evidence: Evidence) -> Diagnosis | None:
+    """The log leaves a cell empty where the loss was no number."""
+    lost = [row.step for row in evidence.rows if row.learning_rate is not None and row.train_loss is None]
+    if not lost:
+        return None
+    return Diagnosis(
+        "not_a_number",
+        "warning",
+        f"The training loss was no longer a number in {_steps(len(lost))}, first in step {lost[0]}: what the model "
+        "learned after it is worthless.",
+        len(lost),
+        f"Halve the learning rate (--lr {evidence.peak_rate / 2:.2g}), or compute in --dtype fp32.",
+    )
+
+
+def overflows(evidence: Evidence) -> Diagnosis | None:
+    taken = [row for row in evidence.rows if row.train_loss is not None and row.learning_rate is not None]
+    lost = sum(row.grad_norm is None for row in taken)
+    if not taken or lost <= OVERFLOWS * len(taken):
+        return None
+    return Diagnosis(
+        "overflows",
+        "note",
+        f"Gradients overflowed in {lost} of {_steps(len(taken))}, and those steps taught nothing.",
+        lost,
+        "Compute in --dtype bf16 or fp32 where the device can.",
+    )
+
+
+def learning_rate_too_high(evidence: Evidence) -> Diagnosis | None:
+    """Overfitting raises the validation loss; only steps that are too large raise the training loss, and keep it up."""
+    rise = rises(evidence)
+    if rise is None:
+        return None
+    low, high = rise
+    return Diagnosis(
+        "learning_rate_too_high",
+        "warning",
+        f"The training loss itself rose from {low:.2f} to {high:.2f} and stayed there for a while: the learning rate "
+        f"of {evidence.peak_rate:.2g} is too high.",
+        high - low,
+        f"Lower it: --lr {evidence.peak_rate / 5:.2g}.",
+    )
+
+
+def rises(evidence: Evidence) -> tuple[float, float] | None:
+    """The largest sustained rise of the training loss, from and to; None when it is no more than noise."""
+    train = evidence.curves.train
+    if len(train) < FEWEST_FOR_A_TREND // 2:
+        return None
+    # Medians over at least 5 steps: a rise has to last, and the fitted trend is unsteady in the very first steps.
+    half_window = min(max(2, len(train) // 20), (len(train) - 1) // 2)
+    level = running_median(train, half_window)
+    start = float(min(level[0], evidence.before)) if evidence.before is not None else float(level[0])
+    lowest = np.minimum.accumulate(np.minimum(level, start))
+    climb = level - lowest
+    counts = (climb > RISES_BY * lowest) & (climb > UNDOES * (start - lowest))
+    if not counts.any():
+        return None
+    top = int(np.argmax(np.where(counts, climb, -np.inf)))
+    return float(lowest[top]), float(level[top])
+
+
+def spikes(evidence: Evidence) -> Diagnosis | None:
+    found = spike_steps(evidence)
+    if not found:
+        return None
+    once = len(found) == 1
+    named = ", ".join(map(str, found[:5])) + (" …" if len(found) > 5 else "")
+    return Diagnosis(
+        "spikes",
+        "warning" if len(found) >= MANY_SPIKES else "note",
+        f"The training loss jumped up {'once' if once else f'{len(found)} times'}, in step{'s' * (not once)} {named}"
+        + (", and came back." if rises(evidence) is None else "."),
+        len(found),
+        f"If it harms: --lr {evidence.peak_rate / 2:.2g}, or --set train.max_grad_norm=0.3; and look for odd answers "
+        "with phinetune check.",
+    )
+
+
+def spike_steps(evidence: Evidence) -> list[int]:
+    """Single steps far above their neighbours."""
+    train = evidence.curves.train
+    if len(train) < FEWEST_FOR_A_TREND or train.min() <= 0:
+        return []
+    level = running_median(train, 4)
+    above = np.log(train / level)
+    # The noise around each step: it shrinks while the loss falls, so one number for the whole run would not do.
+    noise = 1.4826 * running_median(np.abs(above), min(15, len(train) - 1))
+    fall = max(0.0, float(level[0] - level.min()))
+    counts = (above > SPIKE_SIGMAS * noise) & (above > np.log(SPIKE_ABOVE)) & (train - level > SPIKE_UNDOES * fall)
+    return [int(step) for step in evidence.curves.steps[counts]]
+
+
+def hardly_moved(evidence: Evidence) -> Diagnosis | None:
+    """Neither loss moved. With enough steps that is the learning rate; without, the steps."""
+    gain = evidence.validation_gain if evidence.validation_gain is not None else evidence.training_gain
+    if not evidence.steps or gain >= BARELY or evidence.training_gain >= CLEAR_FALL or rises(evidence):
+        return None
+    now = evidence.curves.best[1] if evidence.before is not None and evidence.curves.best else evidence.ended
+    was = evidence.before if evidence.before is not None else evidence.began
+    moved = f"The loss hardly moved: {was:.2f} before, {now:.2f} after"
+    if evidence.steps < FEW_STEPS:
+        return Diagnosis(
+            "too_few_steps",
+            "warning",
+            f"{moved}. The run had only {_steps(evidence.steps)}.",
+            evidence.steps,
+            "More epochs (--epochs), more pairs, or fewer of them in a step (--grad-accum 1).",
+        )
+    return Diagnosis(
+        "learning_rate_too_low",
+        "warning",
+        f"{moved} {_steps(evidence.steps)} at a learning rate of {evidence.peak_rate:.2g}, which is too low.",
+        gain,
+        f"Raise it: --lr {evidence.peak_rate * 5:.2g}. If the loss still does not move, look at the answers: "
+        "phinetune check.",
+    )
+
+
+def stuck(evidence: Evidence) -> Diagnosis | None:
+    """It fell a little, and stopped falling while the learning rate was still high."""
+    gain = evidence.validation_gain
+    if gain is None or not BARELY <= gain < STUCK or evidence.training_gain >= STUCK or rises(evidence):
+        return None
+    if evidence.pace is None or evidence.pace >= 0.5:
+        return None
+    assert evidence.curves.best
+    rank = f" (--lora-r {2 * evidence.facts.lora_r})" if evidence.facts.lora_r else ""
+    return Diagnosis(
+        "stuck",
+        "note",
+        f"The loss stays high: it fell by {gain:.0%}, to {evidence.curves.best[1]:.2f}, and then no further.",
+        gain,
+        f"If answers are not good yet: a higher learning rate (--lr {evidence.peak_rate * 2.5:.2g}), a larger rank"
+        f"{rank}, and answers that are complete and of one kind (phinetune check).",
+    )
+
+
+def smooth_fall(evidence: Evidence) -> Diagnosis | None:
+    if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence):
+        return None
+    return Diagnosis(
+        "smooth_fall",
+        "good",
+        f"The training loss fell smoothly, from {evidence.began:.2f} to {evidence.ended:.2f}.",
+        evidence.training_gain,
+    )
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' * (count != 1)}"

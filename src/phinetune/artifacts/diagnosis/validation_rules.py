@@ -1,0 +1,166 @@
+"""Rules on the validation loss: is the model better on pairs it has not seen, and was the run long enough."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.artifacts.diagnosis.training_rules import BARELY, CLEAR_FALL, STUCK, rises
+
+# A rise counts from 3 % of the best loss and a twentieth of what was won: below, validations differ by chance. At
+# 10 % and a fifth it is no longer a matter of the last epoch.
+RISE, RISE_OF_GAIN = 0.03, 0.05
+STEEP_RISE, STEEP_OF_GAIN = 0.1, 0.2
+# Some gap is normal. It is wide when the training pairs are a third better, and by more than half of all that the
+# held-out ones won. Neither alone will do: near 0 every gap is a large share, and after a small gain any gap is.
+GAP_OF_LOSS, GAP_OF_GAIN = 0.3, 0.5
+# No better than the base model: a difference of 2 % either way is chance.
+NO_BETTER = 0.02
+# Half of the mean pace at the end: by then an exponential fall has done 70 % of what it will do.
+STILL_FALLING = 0.5
+# The epoch in which so much of the gain was there is the one in which it levelled off.
+MOST_OF_GAIN = 0.95
+
+
+def nothing_held_out(evidence: Evidence) -> Diagnosis | None:
+    if not evidence.steps or len(evidence.curves.eval):
+        return None
+    return Diagnosis(
+        "nothing_held_out",
+        "note",
+        "There is no validation loss, so nobody knows how the model does on questions it has not seen.",
+        0,
+        "Add pairs with different questions: a tenth of them is held out.",
+    )
+
+
+def no_better_than_before(evidence: Evidence) -> Diagnosis | None:
+    """Held-out pairs won nothing although the training pairs did: with hardly any movement another rule speaks."""
+    gain, best = evidence.validation_gain, evidence.curves.best
+    if gain is None or best is None or gain >= NO_BETTER or evidence.training_gain < CLEAR_FALL:
+        return None
+    return Diagnosis(
+        "no_better_than_before",
+        "warning",
+        f"On held-out pairs the tuned model is no better than the base model: loss {evidence.before:.2f} before, "
+        f"{best[1]:.2f} at best.",
+        gain,
+        f"More pairs like the questions to come, or a lower learning rate (--lr {evidence.peak_rate / 2:.2g}); "
+        "phinetune check shows what may be wrong with the sheet.",
+    )
+
+
+def overfitting(evidence: Evidence) -> Diagnosis | None:
+    curves, best = evidence.curves, evidence.curves.best
+    if not best or not is_overfitting(evidence):
+        return None
+    last = float(curves.eval[-1])
+    won = max(0.0, (evidence.before or 0.0) - best[1])
+    steep = last - best[1] > max(STEEP_RISE * best[1], STEEP_OF_GAIN * won)
+    epochs = max(1, math.ceil(evidence.epoch(best[0])))
+    dropout = evidence.facts.lora_dropout
+    more_dropout = f", more dropout (--lora-dropout {max(0.1, 2 * dropout):g})" if dropout is not None else ""
+    return Diagnosis(
+        "overfitting",
+        "warning" if steep else "note",
+        f"The validation loss rises since step {best[0]}, from {best[1]:.2f} to {last:.2f}: pairs are being learned by "
+        f"heart. Step {best[0]} is the one that was kept.",
+        best[0],
+        f"Fewer epochs (--epochs {epochs}){more_dropout}, or more pairs.",
+    )
+
+
+def is_overfitting(evidence: Evidence) -> bool:
+    """Whether validation rises for good after its best. When the training loss rises too, it is something else."""
+    curves, best = evidence.curves, evidence.curves.best
+    if best is None or rises(evidence):
+        return False
+    later = curves.eval[curves.eval_steps > best[0]]
+    if not len(later):
+        return False
+    won = max(0.0, (evidence.before or 0.0) - best[1])
+    least = max(RISE * best[1], RISE_OF_GAIN * won)
+    return float(later[-1]) - best[1] > least and float(np.median(later)) - best[1] > least / 2
+
+
+def gap(evidence: Evidence) -> Diagnosis | None:
+    """Training pairs known far better than held-out ones, at the step that was kept."""
+    best = evidence.curves.best
+    if not best or not is_wide(evidence):
+        return None
+    trained = evidence.trained_to(best[0])
+    return Diagnosis(
+        "gap",
+        "warning",
+        f"The model knows its training pairs far better than held-out ones: loss {trained:.2f} against {best[1]:.2f} "
+        f"at step {best[0]}.",
+        best[1] - trained,
+        "More pairs, and the same facts asked in several ways; a smaller rank (--lora-r 8) or more dropout "
+        "(--lora-dropout 0.1) help a little.",
+    )
+
+
+def is_wide(evidence: Evidence) -> bool:
+    best = evidence.curves.best
+    if best is None or not evidence.steps:
+        return False
+    width = best[1] - evidence.trained_to(best[0])
+    won = max(0.0, evidence.before - best[1]) if evidence.before is not None else 0.0
+    return width > GAP_OF_LOSS * best[1] and width > GAP_OF_GAIN * won
+
+
+def follows(evidence: Evidence) -> Diagnosis | None:
+    gain, best = evidence.validation_gain, evidence.curves.best
+    if gain is None or best is None or gain < BARELY or is_wide(evidence):
+        return None
+    return Diagnosis(
+        "validation_follows",
+        "good",
+        f"The validation loss followed, from {evidence.before:.2f} to {best[1]:.2f}: what was learned holds for "
+        "questions that were not trained on.",
+        gain,
+    )
+
+
+def too_short(evidence: Evidence) -> Diagnosis | None:
+    gain, pace, best = evidence.validation_gain, evidence.pace, evidence.curves.best
+    if gain is None or pace is None or best is None or gain < BARELY or pace < STILL_FALLING:
+        return None
+    if best[0] != evidence.curves.eval_steps[-1] or rises(evidence):
+        return None
+    epochs = evidence.epoch(evidence.curves.last_step)
+    more = "Go on with --resume." if evidence.facts.stopped == "interrupted" else f"--epochs {math.ceil(2 * epochs)}"
+    return Diagnosis(
+        "too_short",
+        "note",
+        f"The validation loss was still falling at the end, at {pace:.0%} of its mean pace: the run of {epochs:.3g} "
+        f"epoch{'s' * (epochs != 1)} was too short.",
+        pace,
+        more if more.startswith("Go") else f"Train longer ({more}), or with a higher --lr.",
+    )
+
+
+def levelled_off(evidence: Evidence) -> Diagnosis | None:
+    gain, pace, best = evidence.validation_gain, evidence.pace, evidence.curves.best
+    if (
+        gain is None
+        or pace is None
+        or best is None
+        or gain < STUCK
+        or pace >= STILL_FALLING
+        or is_overfitting(evidence)
+    ):
+        return None
+    assert evidence.before is not None
+    curves = evidence.curves
+    there = curves.eval <= evidence.before - MOST_OF_GAIN * (evidence.before - best[1])
+    epoch = evidence.epoch(float(curves.eval_steps[int(np.argmax(there))]))
+    return Diagnosis(
+        "levelled_off",
+        "good",
+        f"The validation loss levelled off: {MOST_OF_GAIN:.0%} of its fall was done after {epoch:.1f} of "
+        f"{evidence.epoch(curves.last_step):.3g} epochs. The run was long enough.",
+        epoch,
+    )
