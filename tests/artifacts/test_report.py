@@ -6,13 +6,13 @@ import base64
 import json
 import re
 import shutil
-from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import pytest
 import toys
 
 import phinetune
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.report import write_report
 from phinetune.cli import main
 from phinetune.errors import RunError
@@ -50,13 +50,6 @@ class _Page(HTMLParser):
         self.words += data
 
 
-@dataclass(frozen=True)
-class _Said:
-    severity: str
-    sentence: str
-    advice: str
-
-
 @pytest.fixture(scope="module")
 def evil_run(tmp_path_factory):
     """A run on a sheet that spells out markup, compared."""
@@ -73,7 +66,15 @@ def evil_run(tmp_path_factory):
 
 def test_training_leaves_a_page_that_tells_the_story(toy_run):
     page = _Page(toy_run.folder.report_html.read_text())
-    for wanted in ("dataset.xlsx", "How the loss fell", "Your sheet", "Every setting", "lora.r", "phinetune chat"):
+    for wanted in (
+        "dataset.xlsx",
+        "How the loss fell",
+        "Your sheet",
+        "Did it work?",
+        "Every setting",
+        "lora.r",
+        "phinetune chat",
+    ):
         assert wanted in page.words
     assert f"{toy_run.first_eval_loss:.2f} → {toy_run.eval_loss:.2f}" in page.words
 
@@ -108,7 +109,7 @@ def test_it_is_made_again_from_the_folder_alone(evil_run, tmp_path):
 def test_the_diagnosis_stands_there_with_its_gravity(toy_run, tmp_path):
     shutil.copytree(toy_run.folder.root, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    write_report(folder, [_Said("warning", "It <still> fell.", "More epochs.")])
+    write_report(folder, [Diagnosis("too_short", "warning", "It <still> fell.", 0.5, "More epochs.")])
     html = folder.report_html.read_text()
     assert 'class="said warning"><p>It &lt;still&gt; fell.</p>' in html
     assert "More epochs." in html

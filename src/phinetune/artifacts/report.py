@@ -14,9 +14,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from phinetune.artifacts.comparison import read_comparison
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.errors import RunError
 from phinetune.run_folder import RunFolder, write_text
 from phinetune.settings import Settings
@@ -52,18 +53,7 @@ details { margin: .3rem 0; } summary { cursor: pointer; }
 """
 
 
-class Said(Protocol):
-    """One thing that the figures show: how grave it is, in a sentence, and what to do."""
-
-    @property
-    def severity(self) -> str: ...
-    @property
-    def sentence(self) -> str: ...
-    @property
-    def advice(self) -> str: ...
-
-
-def write_report(folder: RunFolder, diagnosis: Sequence[Said]) -> Path:
+def write_report(folder: RunFolder, diagnosis: Sequence[Diagnosis]) -> Path:
     """Write the page of a run and return its place.
 
     Raises RunError when the run has no figures yet, one of its files is damaged, or the page cannot be written.
@@ -137,7 +127,7 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     return f'<div class="figures">{inner}</div>' if boxes else ""
 
 
-def _diagnosis(diagnosis: Sequence[Said]) -> str:
+def _diagnosis(diagnosis: Sequence[Diagnosis]) -> str:
     return "\n".join(
         f'<div class="said {escape(each.severity)}"><p>{escape(each.sentence)}</p>'
         + (f'<p class="quiet">{escape(each.advice)}</p>' if each.advice else "")
