@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,10 +25,12 @@ from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
+from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import RECIPE, RunFolder, find_model, write_text
 from phinetune.sheet.kept import kept_pairs
 from phinetune.tokens.encode import Example
+from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.agreement import mean_loss, probes
 
 _SHARE_OF_MEMORY = 0.6
@@ -43,14 +46,14 @@ _ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.05} | dict.fromkeys(("bf16", "
 @dataclass(frozen=True)
 class Exported:
     """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, or
-    the model's own greedy answers to a few questions where the run kept none.
+    the model's own greedy answers to a few questions where the run kept none; None where they were not measured.
     """
 
     path: Path
     kind: str
     megabytes: float
-    adapter_loss: float
-    loss: float
+    adapter_loss: float | None
+    loss: float | None
     measured_on: str
 
 
@@ -108,37 +111,57 @@ def export_gguf(
     quantize: Sequence[str] = ("f16",),
     model: str | None = None,
     allow_bin: bool = False,
+    check: bool = True,
     on_progress: OnProgress = lambda *_: None,
 ) -> list[Exported]:
     """Write the tuned model as one .gguf file for each kind in `quantize`, straight from the adapter.
 
     `to` is the file; with several kinds, or when left out, the kind is put before .gguf. Beside each stand a Modelfile
-    for Ollama and a page with the commands. Raises SettingsError for an unknown kind, ModelError for an architecture
-    that cannot be written or a file that does not say what the adapter says, RunError when a file is there already or
-    the disk is too small.
+    for Ollama and a page with the commands. The weights are read, merged and packed one at a time; `check` then loads
+    the model and every file to compare them, which needs the memory of one. Raises SettingsError for an unknown kind,
+    ModelError for an architecture that cannot be written or a file that does not say what the adapter says, RunError
+    when a file is there already or the disk is too small.
     """
     kinds = [check_kind(kind) for kind in quantize]
     paths = [_gguf_path(Path(to) if to is not None else None, kind, len(kinds)) for kind in kinds]
     for path in paths:
         if path.exists():
             raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
-    tuned = _open_exactly(run, model, allow_bin)
-    base = _whole(tuned)
-    examples, adapter_loss, on = _measure(tuned, run)
-    facts = _facts(tuned)
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    recipe = read_recipe(source)
+    whole = source if is_merged(source) else find(model or recipe.base_model)
+    stored = stored_model(whole, None if is_merged(source) else source, allow_bin=allow_bin)
+    if stored is None:
+        tuned = _open_exactly(run, model, allow_bin)
+        tensors = list(merged_tensors(tuned.model))
+        stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
+        del tuned
+    facts = _facts(recipe, _base_name(source))
     for kind, path in zip(kinds, paths, strict=True):
         write_gguf(
             path,
             kind,
-            merged_tensors(tuned.model),
-            base.config,
-            tuned.encoder.tokenizer,
+            stored.tensors,
+            stored.config,
+            stored.tokenizer,
             facts,
             lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
         )
-        _write_companions(path, tuned)
-    compute = base.dtype
-    del base, tuned  # one model in memory at a time
+        _write_companions(path, recipe, stored)
+    if not check:
+        return [Exported(path, kind, _megabytes(path), None, None, "") for kind, path in zip(kinds, paths, strict=True)]
+    del stored
+    return _read_back(run, model, allow_bin, kinds, paths)
+
+
+def _read_back(
+    run: Run | str | Path, model: str | None, allow_bin: bool, kinds: Sequence[str], paths: Sequence[Path]
+) -> list[Exported]:
+    """Every file as llama.cpp would compute it, beside the adapter; one model in memory at a time."""
+    tuned = _open_exactly(run, model, allow_bin)
+    examples, adapter_loss, on = _measure(tuned, run)
+    compute = _whole(tuned).dtype
+    del tuned
     written = []
     for kind, path in zip(kinds, paths, strict=True):
         read_back = load_base(str(path), compute, pick_device("cpu")).model
@@ -168,26 +191,24 @@ def export_gguf_adapter(
     tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
     if not tuned.has_base:
         raise RunError("A merged model has no adapter apart.", "Give the run that it was merged from.")
-    write_gguf_adapter(path, tuned.model, _facts(tuned), kind)
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    write_gguf_adapter(path, tuned.model, _facts(read_recipe(source), _base_name(source)), kind)
     return path
 
 
-def _facts(tuned: TunedModel) -> GgufFacts:
-    name = tuned.model.peft_config["default"].base_model_name_or_path or "" if tuned.has_base else ""
-    defaults = tuned.defaults
-    recipe = Recipe(
-        base_model=name,
-        template=tuned.encoder.template.text,
-        max_length=tuned.encoder.max_length,
-        temperature=defaults.temperature,
-        top_p=defaults.top_p,
-        max_new_tokens=defaults.max_new_tokens,
-    )
+def _facts(recipe: Recipe, name: str) -> GgufFacts:
     # A place on this machine is nobody's business: only a name on the hub goes into a file that is passed on.
     hub_name = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
     title = f"{(hub_name or 'model').rpartition('/')[2]} tuned"
-    recipe = replace(recipe, base_model=hub_name or "")
-    return GgufFacts(title, hub_name, known_license(name), "Tuned on questions and answers.", recipe)
+    described = replace(recipe, base_model=hub_name or "")
+    return GgufFacts(title, hub_name, known_license(name), "Tuned on questions and answers.", described)
+
+
+def _base_name(source: Path) -> str:
+    """What the adapter in the folder `source` names as its base; "" for a merged model."""
+    if is_merged(source):
+        return ""
+    return str(json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def _whole(tuned: TunedModel) -> PreTrainedModel:
@@ -226,7 +247,9 @@ def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
     allowed = _ROUNDING.get(exported.kind)
     if allowed is not None:
         allowed = max(allowed, _ROUNDING[dtype_name(measured_in)])
-    if allowed is None or abs(exported.loss - exported.adapter_loss) <= allowed:
+    if allowed is None or exported.loss is None or exported.adapter_loss is None:
+        return
+    if abs(exported.loss - exported.adapter_loss) <= allowed:
         return
     if exported.path.is_dir():
         shutil.rmtree(exported.path)
@@ -257,17 +280,16 @@ def _companions(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}.Modelfile"), path.with_name(f"{path.name}.txt")
 
 
-def _write_companions(path: Path, tuned: TunedModel) -> None:
-    template, settings = tuned.encoder.template, tuned.defaults
-    eos = str(tuned.encoder.tokenizer.eos_token)
+def _write_companions(path: Path, recipe: Recipe, stored: StoredModel) -> None:
+    template = PromptTemplate(recipe.template)
     use = Use(
         file=path.name,
         prompt=template.prompt("{question}"),
-        stops=(eos, *template.stop_strings()),
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        context=min(_whole(tuned).config.max_position_embeddings, _OLLAMA_CONTEXT),
+        stops=(str(stored.tokenizer.eos_token), *template.stop_strings()),
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        max_new_tokens=recipe.max_new_tokens,
+        context=min(stored.config.max_position_embeddings, _OLLAMA_CONTEXT),
     )
     ollama, page = _companions(path)
     write_text(ollama, modelfile(use))

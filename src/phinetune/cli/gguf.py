@@ -25,6 +25,11 @@ def command(
         False, "--adapter", help="The adapter alone, a few MB, for --lora beside the .gguf base model you have."
     ),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    check: bool = typer.Option(
+        True,
+        "--check/--no-check",
+        help="Read each file back and compare it with the adapter; needs the model's memory.",
+    ),
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -43,13 +48,18 @@ def command(
         return
     kinds = [kind.strip() for kind in (several or quantize).split(",") if kind.strip()]
     with Bar(silent=as_json) as bar:
-        written = phinetune.export_gguf(run, to, quantize=kinds, model=model, allow_bin=allow_bin, on_progress=bar.show)
+        written = phinetune.export_gguf(
+            run, to, quantize=kinds, model=model, allow_bin=allow_bin, check=check, on_progress=bar.show
+        )
     if as_json:
         print_json([vars(each) | {"path": str(each.path)} for each in written])
         return
     for each in written:
-        print_line(
-            f"{each.path} ({each.kind}, {each.megabytes:.0f} MB): loss {each.loss:.3f} on {each.measured_on}, "
-            f"{each.adapter_loss:.3f} with the adapter."
-        )
+        print_line(f"{each.path} ({each.kind}, {each.megabytes:.0f} MB){_compared(each)}.")
     print_line(f"How to run it in llama.cpp, Ollama and LM Studio: {written[0].path}.txt")
+
+
+def _compared(exported: phinetune.Exported) -> str:
+    if exported.loss is None:
+        return ", not compared"
+    return f": loss {exported.loss:.3f} on {exported.measured_on}, {exported.adapter_loss:.3f} with the adapter"

@@ -1,0 +1,124 @@
+"""A model as it lies on the disk: its weights with the adapter in them, read one at a time, never all in memory.
+
+    model.safetensors | base.gguf   ─►  one weight in fp32  + s B A  ─►  whoever writes it elsewhere
+
+Writing Phi-2 (2.7 billion numbers) as .gguf this way takes about as much memory as its largest matrix, half a
+gigabyte; loaded whole in fp32 it would be eleven.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from phinetune.model.gguf_base import stored_weights
+from phinetune.model.gguf_config import read_config
+from phinetune.model.gguf_file import open_gguf
+from phinetune.model.gguf_tokenizer import read_tokenizer
+from phinetune.model.lora import read_weights
+from phinetune.model.merge import MergedTensor
+
+_PREFIX = "base_model.model."
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that is read weight by weight."""
+
+    config: Any
+    tokenizer: Any
+    tensors: list[MergedTensor]
+
+
+def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -> StoredModel | None:
+    """The model in the folder or .gguf file `path`, with the adapter of the folder `adapter` in it.
+
+    None where its files do not name the weights as transformers does, or the adapter is of a kind that is not merged
+    here: then it has to be loaded whole. Raises ModelError for an adapter that cannot be read.
+    """
+    if path.is_file():
+        file = open_gguf(path)
+        config, tokenizer = read_config(file), read_tokenizer(file)
+    elif (path / "config.json").is_file():
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    else:
+        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    weights = stored_weights(path, model) if path.is_file() else _in_folder(path, shapes)
+    changes = {} if adapter is None else _changes(adapter, allow_bin)
+    if weights is None or changes is None or not changes.keys() <= shapes.keys():
+        return None
+    tensors = [MergedTensor(name, shape, _maker(weights[name], changes.get(name))) for name, shape in shapes.items()]
+    return StoredModel(config, tokenizer, tensors)
+
+
+def _in_folder(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Callable[[], torch.Tensor]] | None:
+    """How to read every parameter; None when one is missing or has another shape."""
+    files = sorted(path.glob("*.safetensors"))
+    if (path / _INDEX).is_file():
+        listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        files = [path / name for name in sorted(set(listed))]
+    found: dict[str, Callable[[], torch.Tensor]] = {}
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping, though it looks like one)
+                if tuple(tensors.get_slice(name).get_shape()) == shapes.get(name):
+                    found[name] = _reader(file, name)
+    return found if found.keys() >= shapes.keys() else None
+
+
+def _reader(file: Path, name: str) -> Callable[[], torch.Tensor]:
+    def read() -> torch.Tensor:
+        # Opened for each weight: what was read before need not stay mapped.
+        with safe_open(file, "pt") as tensors:
+            weight: torch.Tensor = tensors.get_tensor(name)
+        return weight.float()
+
+    return read
+
+
+def _changes(adapter: Path, allow_bin: bool) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]] | None:
+    """(B, A, scaling) by the parameter that they change; None for an adapter that is more than plain LoRA."""
+    config = LoraConfig.from_pretrained(str(adapter))
+    plain = not (config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern)
+    if not plain or config.bias != "none" or config.modules_to_save:
+        return None
+    weights = read_weights(adapter, allow_bin=allow_bin)
+    scaling = config.lora_alpha / config.r
+    downs = {name: weight for name, weight in weights.items() if name.endswith(".lora_A.weight")}
+    if len(weights) != 2 * len(downs):
+        return None
+    return {
+        f"{name.removeprefix(_PREFIX).removesuffix('.lora_A.weight')}.weight": (
+            weights[name.replace(".lora_A.", ".lora_B.")].float(),
+            down.float(),
+            scaling,
+        )
+        for name, down in downs.items()
+    }
+
+
+def _maker(
+    read: Callable[[], torch.Tensor], change: tuple[torch.Tensor, torch.Tensor, float] | None
+) -> Callable[[], torch.Tensor]:
+    @torch.no_grad()
+    def make() -> torch.Tensor:
+        weight = read()
+        if change is not None:
+            up, down, scaling = change
+            weight.addmm_(up, down, alpha=scaling)
+        return weight
+
+    return make
