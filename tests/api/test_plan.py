@@ -97,3 +97,10 @@ def test_the_adapter_settings_count(toy_base, toy_sheet):
     plan = phinetune.plan(toy_sheet, model=str(toy_base), lora_r=4, target_modules="attention")
     model = lora.attach(toys.phi(), LoraSettings(r=4, target_modules="attention"), "toy", seed=0)
     assert plan.adapter_parameters == lora.count_parameters(model)[0]
+
+
+def test_the_device_of_the_settings_is_planned_for(toy_base, toy_sheet):
+    assert phinetune.plan(toy_sheet, model=str(toy_base), **{"train.device": "cpu"}).device.startswith("CPU")
+    if not toys.torch.backends.mps.is_available():
+        with pytest.raises(phinetune.PhinetuneError, match="mps"):
+            phinetune.plan(toy_sheet, model=str(toy_base), **{"train.device": "mps"})
