@@ -63,8 +63,9 @@ def test_a_model_that_is_not_here_is_estimated_and_told_without_a_network(monkey
     report = phinetune.check(HANDBOOK, model="nobody/has-this-model")
     assert report.lengths.counted_by is None
     assert [warning.code for warning in report.warnings] == ["estimated_tokens"]
-    with pytest.raises(ModelError):
-        phinetune.check(HANDBOOK, model="./nowhere.gguf")
+    for wrong in ("./nowhere.gguf", "no name/of a model"):
+        with pytest.raises(ModelError):
+            phinetune.check(HANDBOOK, model=wrong)
 
 
 def test_loads_no_torch_without_a_model_at_hand() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from phinetune import api
 from phinetune import settings as settings_module
+from phinetune.errors import ModelError
 from phinetune.settings import EMBEDDED_MODEL
 from phinetune.sheet.cleaned import check_place, list_findings, write_cleaned
 from phinetune.sheet.findings import Pair, counted, warn_of_rows
@@ -142,8 +143,12 @@ def _at_hand(model: str) -> str | None:
     if is_place or Path(model).exists():
         return model
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(model, "tokenizer_config.json")
+    try:
+        cached = try_to_load_from_cache(model, "tokenizer_config.json")
+    except HFValidationError:
+        raise ModelError(f"{model} is no name of a model.", "Check the spelling, or name a folder.") from None
     return str(Path(cached).parent) if isinstance(cached, str) else None
 
 

@@ -47,7 +47,7 @@ def measure_speed(
             f"--measure takes steps on this machine, and cannot do so on a {device} that is named.",
             "Leave out --device, or leave out --measure for an estimate.",
         )
-    where = pick_device(device)
+    where = pick_device(settings.train.device if device == "auto" else device)
     if where.type == "cpu":
         keep_freed_memory()
     data = settings.data

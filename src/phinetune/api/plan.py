@@ -110,13 +110,13 @@ def plan(
 ) -> Plan:
     """Memory, steps, time and disk of the run that `train` with the same settings would be, and advice.
 
-    `device`: auto for what is here, cpu, t4, a100, a100-80gb or h100. `options` are the settings of `train`. Nothing
-    is fetched, unless `download_config` asks for the model's config and tokenizer. `measured_tokens_per_s` is the
-    speed of real steps (see `measure_speed`) and takes the place of the table of rates.
+    `device`: auto for what training would take here, cpu, t4, a100, a100-80gb or h100. `options` are the settings of
+    `train`. Nothing is fetched, unless `download_config` asks for the model's config and tokenizer.
+    `measured_tokens_per_s` is the speed of real steps (see `measure_speed`) and takes the place of the table of rates.
     Raises SheetError, SettingsError or ModelError that tells what is at fault.
     """
     settings = settings_module.load(preset=preset, config=config, flags=options, assignments=assignments)
-    hardware = pick(device)
+    hardware = pick(settings.train.device if device == "auto" else device)
     found = find_shape(settings.model, download_config=download_config)
     scene = Scene(
         shape=found.shape,

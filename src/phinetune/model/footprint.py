@@ -152,9 +152,12 @@ def kept_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: Co
     inner = _layer_bytes(shape, adapter, row, computing, row.tokens)
     if computing.recompute:
         return inner + shape.layers * row.tokens * shape.hidden * computing.itemsize
-    # The last layer computes the places that predict an answer token, and no others, once attention is done.
+    # The last layer computes the places that predict an answer token, and no others, once attention is done. The last
+    # norm keeps what it reads of these; the first norm reads what needs no gradient, and keeps nothing.
     last = _layer_bytes(shape, adapter, row, computing, row.answer_tokens)
-    return (shape.layers - 1) * inner + last
+    ends = (row.answer_tokens - row.tokens) * shape.hidden * computing.itemsize
+    angles = row.tokens * shape.head_dim * _FP32  # cosines and sines, shared by all layers
+    return (shape.layers - 1) * inner + last + ends + angles
 
 
 def _layer_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: Computing, after: int) -> int:

@@ -65,7 +65,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Steps:
-    """How the run goes through the pairs. `rows`: the largest ones, of all `passes`. Tokens are those of all steps together."""
+    """How the run goes through the pairs. `rows`: the largest ones of all `passes`. Tokens are those of all steps."""
 
     total: int
     per_epoch: int

@@ -20,6 +20,7 @@ _ORDER: tuple[Severity, ...] = ("warning", "note", "good")
 RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     training_rules.not_a_number,
     training_rules.learning_rate_too_high,
+    training_rules.held_up,
     training_rules.hardly_moved,
     validation_rules.no_better_than_before,
     setup_rules.leak,

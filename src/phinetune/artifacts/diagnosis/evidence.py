@@ -101,22 +101,28 @@ class Evidence:
         return 1 - best[1] / self.before if best and self.before else None
 
     @cached_property
-    def pace(self) -> float | None:
-        """How fast validation still fell at the end, as a share of its mean pace; None when it was measured too seldom.
+    def thirds(self) -> tuple[float, float, float] | None:
+        """How far validation fell in each third of the learning rate spent; None when it was measured too seldom.
 
-        Pace is loss per learning rate spent, not per step: the rate falls to 0 at the end, and a loss that is flat
-        there says nothing. 1 is a straight line, far from done; a loss that has come down e-fold is at 0.58, one
-        that has by e squared at 0.31.
+        Spent rate, not steps: the rate falls to 0 at the end, and a loss that is flat there says nothing.
         """
         curves = self.curves
         if self.before is None or len(curves.eval) < 3 or self.peak_rate == 0:
             return None
         spent = np.interp(curves.eval_steps, curves.rate_steps, np.cumsum(curves.rate), left=0.0)
-        fell = float(curves.eval[0] - curves.eval[-1])
-        if fell <= 0 or spent[-1] == 0:
-            return None
-        late = float(np.interp(2 / 3 * spent[-1], spent, curves.eval) - curves.eval[-1])
-        return 3 * late / fell
+        level = np.interp(np.linspace(0, spent[-1], 4), spent, curves.eval)
+        first, middle, last = (float(fall) for fall in -np.diff(level))
+        return first, middle, last
+
+    @cached_property
+    def pace(self) -> float | None:
+        """How fast validation still fell in the last third, as a share of its mean pace; None when it fell nowhere.
+
+        1 is a straight line, far from done; an exponential that has come down e-fold is at 0.58, and at 0.31 when it
+        has done so twice.
+        """
+        fell = sum(self.thirds) if self.thirds else 0.0
+        return 3 * self.thirds[2] / fell if self.thirds and fell > 0 else None
 
     def trained_to(self, step: float) -> float:
         """The training loss around a step."""

@@ -61,7 +61,7 @@ def too_few_pairs(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "too_few_pairs",
         "note",
-        f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: their tone is learned, but little that goes beyond them.",
+        f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: their tone is learned, and little beyond it.",
         pairs,
         "100 are a start and 500 are good; asking the same facts in other words counts too. Until then, --preset "
         "small-data.",

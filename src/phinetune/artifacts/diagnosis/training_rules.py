@@ -16,8 +16,11 @@ CLEAR_FALL = 0.1
 STUCK = 0.15
 # Fewer steps than this teach little at any learning rate.
 FEW_STEPS = 20
-# The smoothed loss has to climb by a quarter of its level, and undo half of what was won, to be more than a hill.
-RISES_BY, UNDOES = 0.25, 0.5
+# The smoothed loss has to climb by a quarter of its level, and undo a quarter of what was won, to be more than a hill.
+RISES_BY, UNDOES = 0.25, 0.25
+# Loss curves flatten; one that falls twice as far in the last third as in the middle one was held up there. A tenth of
+# the whole fall keeps noise from counting, and a faster first third tells it from a run that was slow to begin.
+HELD_UP, OF_THE_FALL = 2, 0.1
 # A spike stands out six times as far as neighbours commonly do, half above them, and undoes a quarter of the whole
 # fall. In normal noise six sigma does not happen; the other two keep batches of few, hard pairs from counting.
 SPIKE_SIGMAS, SPIKE_ABOVE, SPIKE_UNDOES = 6, 1.5, 0.25
@@ -90,6 +93,28 @@ def rises(evidence: Evidence) -> tuple[float, float] | None:
         return None
     top = int(np.argmax(np.where(counts, climb, -np.inf)))
     return float(lowest[top]), float(level[top])
+
+
+def held_up(evidence: Evidence) -> Diagnosis | None:
+    """Steps that are too large bounce around the valley; the loss gets down when the rate does."""
+    if not is_held_up(evidence) or rises(evidence):
+        return None
+    assert evidence.thirds
+    return Diagnosis(
+        "held_up",
+        "warning",
+        f"The loss stood still while the learning rate was near {evidence.peak_rate:.2g}, and fell when the rate did: "
+        "it was too high.",
+        evidence.thirds[2] / sum(evidence.thirds),
+        f"Lower it: --lr {evidence.peak_rate / 5:.2g}.",
+    )
+
+
+def is_held_up(evidence: Evidence) -> bool:
+    if evidence.thirds is None:
+        return False
+    first, middle, last = evidence.thirds
+    return first >= last > max(HELD_UP * middle, OF_THE_FALL * sum(evidence.thirds), 0.0)
 
 
 def spikes(evidence: Evidence) -> Diagnosis | None:

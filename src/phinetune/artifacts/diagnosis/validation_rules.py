@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
-from phinetune.artifacts.diagnosis.training_rules import BARELY, CLEAR_FALL, STUCK, rises
+from phinetune.artifacts.diagnosis.training_rules import BARELY, CLEAR_FALL, STUCK, is_held_up, rises
 
 # A rise counts from 3 % of the best loss and a twentieth of what was won: below, validations differ by chance. At
 # 10 % and a fifth it is no longer a matter of the last epoch.
@@ -90,15 +90,16 @@ def gap(evidence: Evidence) -> Diagnosis | None:
     best = evidence.curves.best
     if not best or not is_wide(evidence):
         return None
-    trained = evidence.trained_to(best[0])
+    trained, rank = evidence.trained_to(best[0]), evidence.facts.lora_r
+    smaller = f" (--lora-r {max(1, rank // 2)})" if rank else ""
     return Diagnosis(
         "gap",
         "warning",
         f"The model knows its training pairs far better than held-out ones: loss {trained:.2f} against {best[1]:.2f} "
         f"at step {best[0]}.",
         best[1] - trained,
-        "More pairs, and the same facts asked in several ways; a smaller rank (--lora-r 8) or more dropout "
-        "(--lora-dropout 0.1) help a little.",
+        f"More pairs, and the same facts asked in several ways; a smaller rank{smaller} or more dropout "
+        "(--lora-dropout) help a little.",
     )
 
 
@@ -128,7 +129,7 @@ def too_short(evidence: Evidence) -> Diagnosis | None:
     gain, pace, best = evidence.validation_gain, evidence.pace, evidence.curves.best
     if gain is None or pace is None or best is None or gain < BARELY or pace < STILL_FALLING:
         return None
-    if best[0] != evidence.curves.eval_steps[-1] or rises(evidence):
+    if best[0] != evidence.curves.eval_steps[-1] or rises(evidence) or is_held_up(evidence):
         return None
     epochs = evidence.epoch(evidence.curves.last_step)
     more = "Go on with --resume." if evidence.facts.stopped == "interrupted" else f"--epochs {math.ceil(2 * epochs)}"

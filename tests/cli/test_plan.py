@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from phinetune.cli import main
+
+
+def _run(capsys, *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    out = capsys.readouterr()
+    return int(stopped.value.code or 0), out.out, out.err
+
+
+def test_the_verdict_comes_first_then_parts_and_reasons(capsys, toy_base, toy_sheet):
+    code, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base)
+    assert code == 0
+    assert out.startswith("Fits: needs about ")
+    for part in ("weights", "optimizer", "activations", "together", "Steps", "Disk", "gradient_checkpointing", "why"):
+        assert part in out, part
+
+
+def test_what_does_not_fit_says_so_first(capsys, toy_sheet):
+    code, out, _ = _run(capsys, "plan", toy_sheet, "--model", "mistralai/Mistral-7B-v0.1", "--device", "t4")
+    assert code == 0
+    assert out.startswith("Does not fit: needs about 16")
+    assert "--model microsoft/phi-2" in out
+
+
+def test_json_holds_the_whole_plan(capsys, toy_base, toy_sheet):
+    code, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--device", "t4", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["fits"] is True
+    assert plan["seconds"] > 0
+    assert sum(plan["memory"].values()) == plan["memory_total"]
+    assert {"setting", "value", "flags", "reason"} == set(plan["advice"][0])
+
+
+def test_measure_takes_real_steps(capsys, toy_base, toy_sheet):
+    _, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--measure", "--json")
+    assert "measured here" in json.loads(out)["time"]["basis"]
+
+
+def test_errors_are_one_message_and_a_hint(capsys, toy_sheet):
+    code, out, err = _run(capsys, "plan", toy_sheet, "--model", "somebody/unknown")
+    assert (code, out) == (1, "")
+    assert "--download-config" in err
+    assert _run(capsys, "plan", toy_sheet, "--device", "abacus")[0] == 1
