@@ -9,6 +9,7 @@ gigabyte; loaded whole in fp32 it would be eleven.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from phinetune.model.lora import read_weights
 from phinetune.model.merge import MergedTensor
 
 _PREFIX = "base_model.model."
+# The number formats of the safetensors files that models come in.
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _INDEX = "model.safetensors.index.json"
 
 
@@ -74,17 +77,26 @@ def _in_folder(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Call
     for file in files:
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping, though it looks like one)
-                if tuple(tensors.get_slice(name).get_shape()) == shapes.get(name):
+                lies = tensors.get_slice(name)
+                if tuple(lies.get_shape()) == shapes.get(name) and lies.get_dtype() in _TYPES:
                     found[name] = _reader(file, name)
     return found if found.keys() >= shapes.keys() else None
 
 
 def _reader(file: Path, name: str) -> Callable[[], torch.Tensor]:
+    """Reads into memory of its own: through safetensors' memory map all of the file would count as ours, 5.8 GB at the
+    peak for Phi-2 instead of 1.6.
+    """
+
     def read() -> torch.Tensor:
-        # Opened for each weight: what was read before need not stay mapped.
-        with safe_open(file, "pt") as tensors:
-            weight: torch.Tensor = tensors.get_tensor(name)
-        return weight.float()
+        with file.open("rb") as stream:
+            [header] = struct.unpack("<Q", stream.read(8))
+            entry = json.loads(stream.read(header))[name]
+            start, stop = entry["data_offsets"]
+            stream.seek(8 + header + start)
+            numbers = torch.empty((stop - start) // _TYPES[entry["dtype"]].itemsize, dtype=_TYPES[entry["dtype"]])
+            stream.readinto(numbers.view(torch.uint8).numpy())
+        return numbers.view(entry["shape"]).float()
 
     return read
 
