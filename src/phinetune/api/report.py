@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.run import Run
 from phinetune.artifacts.report import write_report
 from phinetune.run_folder import RunFolder, open_finished
@@ -19,4 +20,4 @@ def report(run: Run | str | Path) -> Path:
 
 def report_on(folder: RunFolder) -> Path:
     """The same for a folder that is known to be a run, also one that was interrupted."""
-    return write_report(folder, ())
+    return write_report(folder, diagnosis_of(folder))
