@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
     from phinetune.api.compare import Comparison, compare
+    from phinetune.api.diagnose import diagnose
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
     from phinetune.api.measure import measure_speed
     from phinetune.api.pack import pack
@@ -42,6 +43,7 @@ _HOME = {
     "check": "phinetune.api.check",
     "compare": "phinetune.api.compare",
     "Comparison": "phinetune.api.compare",
+    "diagnose": "phinetune.api.diagnose",
     "report": "phinetune.api.report",
     "Endpoint": "phinetune.use.judge",
     "answer_sheet": "phinetune.api.answer",
@@ -81,6 +83,7 @@ __all__ = [
     "check",
     "compare",
     "contains_fact",
+    "diagnose",
     "export_gguf",
     "export_gguf_adapter",
     "measure_speed",

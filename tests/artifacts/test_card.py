@@ -10,6 +10,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from phinetune.artifacts.card import CardFacts, card, write_card
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsRow, summary
 from phinetune.settings import Settings
 
@@ -219,3 +220,12 @@ def test_it_is_written_as_utf8(tmp_path):
     write_card(tmp_path / "README.md", facts)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == card(facts)
     assert "`Frage für Ärzte 数据`" in card(facts)
+
+
+def test_the_card_tells_the_first_few_findings_and_nothing_of_them_becomes_markup():
+    said = tuple(Diagnosis("gap", "note", f"Loss {place} is *odd* <b>.", 1.0, "Do this.") for place in range(6))
+    text = card(replace(FACTS, diagnosis=said))
+    assert [f"Loss {place} is" in text for place in range(6)] == [True] * 4 + [False] * 2
+    assert "*odd*" not in text
+    assert "<b>" not in text
+    assert "Do this." not in text

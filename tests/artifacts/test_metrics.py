@@ -127,6 +127,7 @@ def _summary(rows, **changes):
         "total_parameters": 1000,
         "train_pairs": 8,
         "validation_pairs": 2,
+        "answers_cut": 1,
         "stopped": "finished",
         "seconds": 60.0,
     }
@@ -154,6 +155,7 @@ def test_the_summary_of_a_run_computed_by_hand():
         "total_parameters": 1000,
         "train_pairs": 8,
         "validation_pairs": 2,
+        "answers_cut": 1,
         "stopped": "finished",
     }
 

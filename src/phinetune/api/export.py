@@ -21,7 +21,7 @@ from phinetune.artifacts.merge import write_merged
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.artifacts.quantize import check_kind
 from phinetune.errors import ModelError, RunError, SettingsError
-from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
+from phinetune.model.device import DTYPES, dtype_name, keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
@@ -137,6 +137,7 @@ def export_gguf(
         stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
         del tuned
     facts = _facts(recipe, _base_name(source))
+    keep_freed_memory()  # every weight takes buffers of the same sizes
     for kind, path in zip(kinds, paths, strict=True):
         write_gguf(
             path,

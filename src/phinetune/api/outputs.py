@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from peft import PeftModel
 
 from phinetune.artifacts.card import CardFacts, write_card
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import Summary
 from phinetune.artifacts.plots import draw_run
 from phinetune.model import lora
@@ -73,6 +75,7 @@ def write_model(
     pairs: PairTable,
     figures: Summary,
     config: dict[str, Any],
+    diagnosis: Sequence[Diagnosis],
 ) -> None:
     """The model folder: adapter, tokenizer, card, and what `ask` needs to know."""
     with atomic_folder(folder.model) as temporary:
@@ -90,7 +93,7 @@ def write_model(
             top_p=settings.generate.top_p,
             max_new_tokens=settings.generate.max_new_tokens,
         ).write(temporary)
-        write_card(temporary / "README.md", _card_facts(base, settings, template, pairs, figures, config))
+        write_card(temporary / "README.md", _card_facts(base, settings, template, pairs, figures, config, diagnosis))
 
 
 def _card_facts(
@@ -100,6 +103,7 @@ def _card_facts(
     pairs: PairTable,
     figures: Summary,
     config: dict[str, Any],
+    diagnosis: Sequence[Diagnosis],
 ) -> CardFacts:
     sheets = [pairs.sheet] if isinstance(pairs.sheet, str) else pairs.sheet or []
     return CardFacts(
@@ -119,4 +123,5 @@ def _card_facts(
         figures=figures,
         device=config["device"],
         dtype=config["dtype"],
+        diagnosis=tuple(diagnosis),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.events import StopReason
 from phinetune.run_folder import RunFolder
 
@@ -25,6 +26,7 @@ class Run:
     real_tokens_per_s: float | None
     peak_memory_gb: float | None
     trainable_parameters: int
+    diagnosis: tuple[Diagnosis, ...] = ()  # worst first
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)

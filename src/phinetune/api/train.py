@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from phinetune import settings as settings_module
+from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.outputs import fingerprint, run_config, write_model, write_visuals
 from phinetune.api.report import report_on
 from phinetune.api.run import Run
@@ -133,13 +134,17 @@ def _train(
         total_parameters=total,
         train_pairs=len(corpus.train),
         validation_pairs=len(corpus.validation),
+        answers_cut=sum(example.was_cut for example in (*corpus.train, *corpus.validation)),
         stopped=finished.stopped,
         seconds=finished.seconds,
         peak_memory_gb=peak_memory_gb(device),
     )
     write_visuals(folder, figures, config_record)
+    diagnosis = diagnosis_of(folder)
     if finished.stopped != "interrupted":
-        write_model(folder, model, base, settings, template, pairs, figures, config_record)
+        write_model(folder, model, base, settings, template, pairs, figures, config_record, diagnosis)
+    for stale in (folder.answers_json, folder.answers_xlsx, folder.answers_png):  # of an earlier model
+        stale.unlink(missing_ok=True)
     write_json(folder.findings_json, pairs.to_json())
     report_on(folder)
     return Run(
@@ -155,6 +160,7 @@ def _train(
         real_tokens_per_s=figures["real_tokens_per_s"],
         peak_memory_gb=figures["peak_memory_gb"],
         trainable_parameters=figures["trainable_parameters"],
+        diagnosis=tuple(diagnosis),
     )
 
 

@@ -16,11 +16,14 @@ from typing import Any, Literal
 
 import yaml
 
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import Summary
 from phinetune.run_folder import write_text
 from phinetune.settings import Settings
 
 BaseKind = Literal["hub", "folder", "gguf", "embedded"]
+
+_MOST_SAID = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class CardFacts:
     completion    `PromptTemplate.completion("{answer}")`
     settings      `Settings.model_dump()` of the run
     figures       `metrics.summary(...)` of the run
+    diagnosis     what they mean, worst first; the card tells the first few
     """
 
     base_model: str
@@ -51,6 +55,7 @@ class CardFacts:
     figures: Summary
     device: str
     dtype: str
+    diagnosis: tuple[Diagnosis, ...] = ()
 
 
 def write_card(path: Path, facts: CardFacts) -> None:
@@ -143,7 +148,8 @@ def _results(facts: CardFacts) -> str:
         note += " The best step was chosen by the same validation pairs, so its loss is a little flattering."
     else:
         note += " Nothing was held out to validate on after training began, so how well it generalises is unknown."
-    return f"{table}\n\n{note}"
+    said = "\n".join(f"- {_plain(found.sentence)}" for found in facts.diagnosis[:_MOST_SAID])
+    return "\n\n".join(part for part in (said, table, note) if part)
 
 
 def _why_it_stopped(facts: CardFacts) -> str:

@@ -144,6 +144,7 @@ class Summary(TypedDict):
     total_parameters: int
     train_pairs: int
     validation_pairs: int
+    answers_cut: int  # of both parts, longer than max_length
     stopped: StopReason
 
 
@@ -154,6 +155,7 @@ def summary(
     total_parameters: int,
     train_pairs: int,
     validation_pairs: int,
+    answers_cut: int = 0,
     stopped: StopReason,
     seconds: float,
     peak_memory_gb: float | None = None,
@@ -186,6 +188,7 @@ def summary(
         total_parameters=total_parameters,
         train_pairs=train_pairs,
         validation_pairs=validation_pairs,
+        answers_cut=answers_cut,
         stopped=stopped,
     )
 

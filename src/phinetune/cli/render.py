@@ -23,6 +23,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from phinetune.cli.diagnosis_page import print_diagnosis
 from phinetune.errors import PhinetuneError
 from phinetune.events import (
     Event,
@@ -204,11 +205,7 @@ class TrainingPage:
             table.add_row("Ended early", f"held-out loss no longer fell; the state of step {run.best_step} is kept")
         title = "Done" if run.stopped == "finished" else "Done, stopped early"
         self._console.print(Panel(table, title=title, title_align="left", border_style="green", expand=False))
-        if run.eval_loss is not None and run.first_eval_loss is not None and run.eval_loss >= run.first_eval_loss:
-            self._console.print(
-                "[yellow]Note:[/yellow] the tuned model is no better than the base model on the held-out pairs. "
-                "Look at training_visuals/training_curves.png; more pairs or a lower --lr may help."
-            )
+        print_diagnosis(self._console, run.diagnosis)
         command = safe(_own_command())
         self._console.print(f'Ask it:   [bold]{command} ask {where} "your question"[/bold]')
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")

@@ -151,7 +151,7 @@ def spike_steps(evidence: Evidence) -> list[int]:
 def hardly_moved(evidence: Evidence) -> Diagnosis | None:
     """Neither loss moved. With enough steps that is the learning rate; without, the steps."""
     gain = evidence.validation_gain if evidence.validation_gain is not None else evidence.training_gain
-    if not evidence.steps or gain >= BARELY or evidence.training_gain >= CLEAR_FALL or rises(evidence):
+    if not evidence.steps or abs(gain) >= BARELY or evidence.training_gain >= CLEAR_FALL or rises(evidence):
         return None
     now = evidence.curves.best[1] if evidence.before is not None and evidence.curves.best else evidence.ended
     was = evidence.before if evidence.before is not None else evidence.began
@@ -194,7 +194,7 @@ def stuck(evidence: Evidence) -> Diagnosis | None:
 
 
 def smooth_fall(evidence: Evidence) -> Diagnosis | None:
-    if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence):
+    if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence) or is_held_up(evidence):
         return None
     return Diagnosis(
         "smooth_fall",

@@ -39,7 +39,9 @@ def nothing_held_out(evidence: Evidence) -> Diagnosis | None:
 def no_better_than_before(evidence: Evidence) -> Diagnosis | None:
     """Held-out pairs won nothing although the training pairs did: with hardly any movement another rule speaks."""
     gain, best = evidence.validation_gain, evidence.curves.best
-    if gain is None or best is None or gain >= NO_BETTER or evidence.training_gain < CLEAR_FALL:
+    if gain is None or best is None or gain >= NO_BETTER:
+        return None
+    if evidence.training_gain < CLEAR_FALL and gain > -BARELY:
         return None
     return Diagnosis(
         "no_better_than_before",
