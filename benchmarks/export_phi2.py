@@ -8,12 +8,14 @@ Needs about 14 GB of disk in --place. The files are read back from the disk's ca
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import torch
 from bench import in_a_process, publish
 from safetensors.torch import save_file
@@ -47,8 +49,6 @@ def main() -> None:
 
 def _make(place: Path, tokenizer: Path | None) -> Path:
     """A base folder with random bf16 weights and a run folder with an adapter for it; made a layer at a time."""
-    import sys
-
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import toys
 
@@ -73,7 +73,8 @@ def _make(place: Path, tokenizer: Path | None) -> Path:
     else:
         toys.tokenizer().save_pretrained(base)
     weights = {
-        name: torch.randn(parameter.shape, dtype=torch.bfloat16).mul_(0.02) for name, parameter in model.named_parameters()
+        name: torch.randn(parameter.shape, dtype=torch.bfloat16).mul_(0.02)
+        for name, parameter in model.named_parameters()
     }
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     del weights
@@ -87,9 +88,7 @@ def _make(place: Path, tokenizer: Path | None) -> Path:
     return place / "run"
 
 
-def _export(run: Path, kind: str) -> dict[str, float]:
-    import json
-
+def _export(run: Path, kind: str) -> str:
     import phinetune
 
     source = run.parent / "base" / "model.safetensors"
@@ -97,20 +96,17 @@ def _export(run: Path, kind: str) -> dict[str, float]:
     began = time.perf_counter()
     [written] = phinetune.export_gguf(run, target, quantize=[kind], check=False)
     seconds = time.perf_counter() - began
-    peak = psutil.Process().memory_info()
-    peak_gb = getattr(peak, "peak_wset", 0) / 1e9 or _peak_rss_gb()
+    peak_gb = _peak_rss_gb()
     began = time.perf_counter()
     _copy(source, run.parent / "copy", target.stat().st_size)
     copied = time.perf_counter() - began
     (run.parent / "copy").unlink()
     target.unlink()
-    return json.dumps({"size": written.megabytes / 1e3, "export": seconds, "copy": copied, "peak": peak_gb})  # type: ignore[return-value]
+    return json.dumps({"size": written.megabytes / 1e3, "export": seconds, "copy": copied, "peak": peak_gb})
 
 
 def _copy(source: Path, target: Path, size: int) -> None:
     """Read the whole of `source`, write `size` bytes, and wait for the disk, as the export does."""
-    import os
-
     piece = 1 << 24
     with source.open("rb") as read, target.open("wb") as write:
         while data := read.read(piece):
@@ -122,9 +118,9 @@ def _copy(source: Path, target: Path, size: int) -> None:
 
 
 def _peak_rss_gb() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    """Of this program alone: ru_maxrss would begin with what the one that started it had."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
 if __name__ == "__main__":
