@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from safetensors import safe_open
@@ -92,9 +93,9 @@ def _reader(file: Path, name: str) -> Callable[[], torch.Tensor]:
             entry = json.loads(stream.read(header))[name]
             start, stop = entry["data_offsets"]
             stream.seek(8 + header + start)
-            numbers = torch.empty((stop - start) // _TYPES[entry["dtype"]].itemsize, dtype=_TYPES[entry["dtype"]])
-            stream.readinto(memoryview(numbers.view(torch.uint8).numpy()))
-        return numbers.view(entry["shape"]).float()
+            numbers = np.fromfile(stream, np.uint8, stop - start)
+        weight = torch.from_numpy(numbers).view(_TYPES[entry["dtype"]])
+        return weight.view(entry["shape"]).float()
 
     return read
 
