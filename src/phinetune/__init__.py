@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from phinetune.api.check import check
     from phinetune.api.compare import Comparison, compare
     from phinetune.api.diagnose import diagnose
+    from phinetune.api.explain import explain
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
     from phinetune.api.measure import measure_speed
     from phinetune.api.pack import pack
@@ -48,6 +49,7 @@ _HOME = {
     "Endpoint": "phinetune.use.judge",
     "answer_sheet": "phinetune.api.answer",
     "Answered": "phinetune.api.answer",
+    "explain": "phinetune.api.explain",
     "merge": "phinetune.api.export",
     "export_gguf": "phinetune.api.export",
     "export_gguf_adapter": "phinetune.api.export",
@@ -84,6 +86,7 @@ __all__ = [
     "compare",
     "contains_fact",
     "diagnose",
+    "explain",
     "export_gguf",
     "export_gguf_adapter",
     "measure_speed",

@@ -25,6 +25,7 @@ VERBS = {
     "report": "Make the page that explains a run, with all its pictures and figures.",
     "check": "Look at a spreadsheet as training would, without loading a model.",
     "plan": "See whether a run fits and how long it takes, before anything is downloaded.",
+    "explain": "Say what a setting does, and when to touch it.",
     "pack": "Pack a tuned model and its pictures into one zip file.",
 }
 

@@ -35,7 +35,7 @@ class DataSettings(Group):
         DEFAULT_TEMPLATE,
         "The text around a pair; needs {question} and {answer}.",
         more="Another template makes a model that expects another prompt; training, asking and exports all use it.",
-        less="Short templates cost fewer tokens. The text itself matters little, as long as it is the same everywhere.",
+        less="It costs a dozen tokens a pair. The text itself matters little, as long as it is the same everywhere.",
         when="The program that will use the model sends a format of its own, or the base model was tuned on one.",
     )
     max_length: int = setting(

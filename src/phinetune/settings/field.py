@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 def setting(default: Any, help: str, *, more: str, less: str, when: str, **bounds: Any) -> Any:
     """A field with its words. `help` is the one line of `--help`; `more` and `less` say what comes of raising and
-    lowering it (of setting it and leaving it out, where it is no number); `when` says when to touch it.
+    lowering it (of changing it and leaving it as it is, where it is no amount); `when` says when to touch it.
     """
     return Field(default, description=help, json_schema_extra={"more": more, "less": less, "when": when}, **bounds)
 

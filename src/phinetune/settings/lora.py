@@ -40,8 +40,9 @@ class LoraSettings(Group):
     target_modules: str | list[str] = setting(
         "all",
         "Layers that get an adapter: all, attention, minimal (q and v), or their names.",
-        more="More layers learn more, and need more memory and time. The feed-forward layers hold most facts.",
-        less="minimal and attention make small adapters, good for a tone or a format rather than for new facts.",
+        more="Fewer layers need less memory and time, and learn less. minimal and attention are good for a tone or a "
+        "format rather than for new facts, which the feed-forward layers hold.",
+        less="Every linear layer of the model gets one, which learns best.",
         when="Memory or file size matters more than quality. Names are those of the model: Phi-2 has q_proj k_proj "
         "v_proj dense fc1 fc2.",
     )

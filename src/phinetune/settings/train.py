@@ -122,15 +122,16 @@ class TrainSettings(Group):
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
         "auto",
         "Number format of the base weights; auto takes what the device computes fastest without loss.",
-        more="fp32 is the most exact, takes twice the memory and is often slower.",
-        less="bf16 and fp16 take half the memory; fp16 has a small range, so gradients are scaled to fit it.",
+        more="fp32 is the most exact, takes twice the memory and is often slower. bf16 and fp16 take half; fp16 has a "
+        "small range, so gradients are scaled to fit it.",
+        less="auto takes bf16 where the hardware multiplies it, fp16 on a GPU that does not, and fp32 elsewhere.",
         when="The loss is no longer a number (fp32), or memory is short on a CPU (bf16).",
     )
     gradient_checkpointing: bool | Literal["auto"] = setting(
         "auto",
         "Recompute instead of remember: less memory, about a third slower; auto uses it when needed.",
-        more="true always recomputes: the least memory.",
-        less="false never does: the fastest, if it fits.",
+        more="true always recomputes: the least memory. false never does: the fastest, if it fits.",
+        less="auto recomputes when the run would not fit otherwise.",
         when="Memory runs out although auto thought it would fit (true).",
     )
     adapter_format: Literal["safetensors", "bin"] = setting(

@@ -1,0 +1,29 @@
+"""phinetune explain"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+import phinetune
+from phinetune.cli.explain_page import show_list, show_pages
+from phinetune.cli.options import AS_JSON
+from phinetune.cli.render import print_json
+
+
+def command(
+    setting: str = typer.Argument("", help="A setting, also in part: lr, rank, lora.r, dropout. All when left out."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Explain a setting: what it does, its default and range, what raising and lowering it does, when to touch it.
+
+    Example: phinetune explain lr
+    """
+    pages = phinetune.explain(setting)
+    if as_json:
+        print_json([asdict(page) for page in pages])
+    elif setting:
+        show_pages(pages)
+    else:
+        show_list(pages)

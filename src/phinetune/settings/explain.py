@@ -1,0 +1,148 @@
+"""Settings in words, from their declarations: pages for `phinetune explain`, for docs/settings.md, and by name.
+
+"lr", "learning rate", "train.learning_rate"   ->  one page
+"seed"                                         ->  three: data.seed, train.seed, generate.seed
+"dropuot"                                      ->  SettingsError: did you mean lora.dropout?
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from phinetune.errors import SettingsError
+from phinetune.settings.declared import MODEL_RECIPES, PRESETS, SHORT_NAMES, Settings
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list of texts"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One setting. `flag` is "" where only --set and --config reach it; `presets` are other values, by preset or model.
+
+    `more` and `less` say what raising and lowering it does; for one that is no amount (`is_amount`), what
+    changing it does, and leaving it as it is.
+    """
+
+    name: str
+    group: str
+    summary: str
+    default: str
+    allowed: str
+    flag: str
+    presets: dict[str, str]
+    is_amount: bool
+    more: str
+    less: str
+    when: str
+
+
+def pages() -> list[Page]:
+    """Every setting, in order of declaration."""
+    return [_page(name, group, field) for name, group, field in _declared()]
+
+
+def find(name: str) -> list[Page]:
+    """The pages that a name means: dotted, short as on the command line, partial, or a word of its help line.
+
+    The closest way to match wins alone. Raises SettingsError, with the nearest names, when none matches.
+    """
+    known = pages()
+    wanted = re.sub(r"[\s-]+", "_", name.strip().lstrip("-").lower())
+    by_flag = SHORT_NAMES.get(wanted, ())
+    ways: tuple[Callable[[Page], bool], ...] = (
+        lambda page: page.name == wanted,
+        lambda page: page.name.rpartition(".")[2] == wanted or page.name in by_flag,
+        lambda page: page.name.startswith(f"{wanted.rstrip('.')}."),
+        lambda page: len(wanted) > 1 and wanted in page.name,
+        lambda page: wanted in re.findall(r"\w+", page.summary.lower()),
+    )
+    for way in ways:
+        if found := [page for page in known if way(page)]:
+            return found
+    raise _unknown(name, wanted, known)
+
+
+def _unknown(name: str, wanted: str, known: list[Page]) -> SettingsError:
+    ends = {page.name.rpartition(".")[2]: page.name for page in known}
+    spellings = {page.name: page.name for page in known} | ends | {k: v[0] for k, v in SHORT_NAMES.items()}
+    near = difflib.get_close_matches(wanted, spellings, n=3, cutoff=0.6)
+    meant = " or ".join(dict.fromkeys(spellings[spelling] for spelling in near))
+    return SettingsError(
+        f"There is no setting {name}" + (f"; did you mean {meant}?" if meant else "."),
+        "phinetune explain lists all of them.",
+    )
+
+
+def _declared() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Dotted name, what its group is about, and declaration."""
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            about = (kind.__doc__ or "").rstrip(".")
+            yield from ((f"{name}.{leaf}", about, declared) for leaf, declared in kind.model_fields.items())
+        else:
+            yield name, "The base model", field
+
+
+def _page(name: str, group: str, field: FieldInfo) -> Page:
+    words: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    short = next((short for short, targets in SHORT_NAMES.items() if name in targets), "")
+    others = {f"--preset {preset}": values for preset, values in PRESETS.items()}
+    others |= {f"--model {model}": values for model, values in MODEL_RECIPES.items()}
+    first, _, leaf = name.partition(".")
+    kinds = _kinds(field.annotation)
+    return Page(
+        name=name,
+        group=group,
+        summary=field.description or "",
+        default="left out" if field.default is None else _shown(field.default),
+        allowed=_allowed(kinds, field),
+        flag="--sheet" if short == "sheet_name" else short and f"--{short.replace('_', '-')}",
+        presets={by: _shown(values[first][leaf]) for by, values in others.items() if leaf in values.get(first, {})},
+        is_amount=bool({int, float} & set(kinds)) and leaf != "seed",
+        more=words["more"],
+        less=words["less"],
+        when=words["when"],
+    )
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The members of a union, without None: classes and literal values."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return [kind for member in get_args(annotation) if member is not type(None) for kind in _kinds(member)]
+    if origin is Literal:
+        return list(get_args(annotation))
+    return [origin or annotation]
+
+
+def _allowed(kinds: list[Any], field: FieldInfo) -> str:
+    """ "a whole number from 1 to 1024", "auto, cpu, cuda or mps"."""
+    words = [_KINDS.get(kind, str(kind)) if isinstance(kind, type) else str(kind) for kind in kinds]
+    text = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    bounds = {key: value for limit in field.metadata for key, value in _bound(limit)}
+    if "ge" in bounds and "le" in bounds:
+        return f"{text} from {_shown(bounds['ge'])} to {_shown(bounds['le'])}"
+    said = {"ge": "from {} on", "gt": "above {}", "le": "up to {}", "lt": "below {}"}
+    limits = " and ".join(said[key].format(_shown(bounds[key])) for key in said if key in bounds)
+    return f"{text} {limits}" if limits else text
+
+
+def _bound(limit: Any) -> Iterator[tuple[str, Any]]:
+    yield from ((key, getattr(limit, key)) for key in ("ge", "gt", "le", "lt") if hasattr(limit, key))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value.replace("\n", "\\n")
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:g}"
