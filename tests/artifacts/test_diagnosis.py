@@ -166,6 +166,20 @@ def test_a_training_loss_that_climbs_means_a_learning_rate_too_high():
     assert not {"overfitting", "smooth_fall", "too_short", "learning_rate_too_low"} & set(found)
 
 
+def test_a_loss_that_leaps_up_at_once_is_seen_although_no_calm_step_came_before():
+    def leapt(now: float) -> float:
+        return 2.9 if now <= 0.01 else 7 - 3 * now
+
+    found = _found(_rows(_noisy(leapt, 0.05), lambda now: leapt(now) if now else 2.8))
+    assert "learning_rate_too_high" in found
+
+
+def test_training_pairs_that_are_harder_than_the_held_out_ones_are_no_rise():
+    """The well-known recipe: training from 4.18 to 2.13, validation from 2.82 to 2.35, 71 % of the steps warm-up."""
+    rows = _rows(_noisy(_fall(4.18, 2.05, 3), 0.1), _fall(2.82, 2.32, 3), warmup=71)
+    assert set(_found(rows)) == {"warmup_too_long", "validation_follows", "smooth_fall", "levelled_off"}
+
+
 def test_a_loss_held_up_while_the_rate_is_high():
     def shelf(now: float) -> float:
         return 3 - 10 * min(now, 0.1) - 2 * max(0.0, now - 0.6)

@@ -20,4 +20,5 @@ def report(run: Run | str | Path) -> Path:
 
 def report_on(folder: RunFolder) -> Path:
     """The same for a folder that is known to be a run, also one that was interrupted."""
-    return write_report(folder, diagnosis_of(folder))
+    # Without figures there is nothing to diagnose, and the report says which file is missing.
+    return write_report(folder, diagnosis_of(folder) if folder.metrics_json.is_file() else ())

@@ -85,7 +85,10 @@ def rises(evidence: Evidence) -> tuple[float, float] | None:
     # Medians over at least 5 steps: a rise has to last, and the fitted trend is unsteady in the very first steps.
     half_window = min(max(2, len(train) // 20), (len(train) - 1) // 2)
     level = running_median(train, half_window)
-    start = float(min(level[0], evidence.before)) if evidence.before is not None else float(level[0])
+    # A loss that leaps up at once leaves no calm first steps. Then the base model is the measure: the first step, taken
+    # before anything was learned, and the held-out pairs. Both, as either may be easier than the rest.
+    untouched = max(train[0], evidence.before) if evidence.before is not None else level[0]
+    start = float(min(level[0], untouched))
     lowest = np.minimum.accumulate(np.minimum(level, start))
     climb = level - lowest
     counts = (climb > RISES_BY * lowest) & (climb > UNDOES * (start - lowest))
