@@ -13,7 +13,7 @@ import torch
 import toys
 
 from phinetune.artifacts.diagnosis import RULES, Diagnosis, Facts, diagnose, diagnose_folder
-from phinetune.artifacts.metrics import MetricsLog, MetricsRow
+from phinetune.artifacts.metrics import MetricsLog, MetricsRow, read_metrics
 from phinetune.errors import RunError
 from phinetune.events import StepDone, Validated
 from phinetune.model import lora
@@ -178,6 +178,18 @@ def test_training_pairs_that_are_harder_than_the_held_out_ones_are_no_rise():
     """The well-known recipe: training from 4.18 to 2.13, validation from 2.82 to 2.35, 71 % of the steps warm-up."""
     rows = _rows(_noisy(_fall(4.18, 2.05, 3), 0.1), _fall(2.82, 2.32, 3), warmup=71)
     assert set(_found(rows)) == {"warmup_too_long", "validation_follows", "smooth_fall", "levelled_off"}
+
+
+@pytest.mark.parametrize(
+    ("run", "shows"),
+    [
+        ("smollm2_handbook", {"validation_follows", "smooth_fall", "levelled_off"}),  # 98 of 98 facts learned
+        ("smollm2_rate_too_high", {"learning_rate_too_high"}),  # at 2e-2, 20 times too high; stopped in step 8
+    ],
+)
+def test_kept_curves_of_a_pretrained_model(run, shows):
+    rows = read_metrics(Path(__file__).parent / "runs" / f"{run}.csv")
+    assert set(_found(rows, Facts(planned_epochs=6))) == shows
 
 
 def test_a_loss_held_up_while_the_rate_is_high():

@@ -70,7 +70,7 @@ def learning_rate_too_high(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "learning_rate_too_high",
         "warning",
-        f"The training loss itself rose from {low:.2f} to {high:.2f} and stayed there for a while: the learning rate "
+        f"The training loss itself rose from {low:.2f} to {high:.2f} and did not come back at once: the learning rate "
         f"of {evidence.peak_rate:.2g} is too high.",
         high - low,
         f"Lower it: --lr {evidence.peak_rate / 5:.2g}.",

@@ -37,9 +37,9 @@ def nothing_held_out(evidence: Evidence) -> Diagnosis | None:
 
 
 def no_better_than_before(evidence: Evidence) -> Diagnosis | None:
-    """Held-out pairs won nothing although the training pairs did: with hardly any movement another rule speaks."""
+    """Held-out pairs won nothing although the training pairs did; when neither did, other rules say why."""
     gain, best = evidence.validation_gain, evidence.curves.best
-    if gain is None or best is None or gain >= NO_BETTER:
+    if gain is None or best is None or gain >= NO_BETTER or rises(evidence):
         return None
     if evidence.training_gain < CLEAR_FALL and gain > -BARELY:
         return None
@@ -107,7 +107,7 @@ def gap(evidence: Evidence) -> Diagnosis | None:
 
 def is_wide(evidence: Evidence) -> bool:
     best = evidence.curves.best
-    if best is None or not evidence.steps:
+    if best is None or not evidence.steps or rises(evidence):
         return False
     width = best[1] - evidence.trained_to(best[0])
     won = max(0.0, evidence.before - best[1]) if evidence.before is not None else 0.0
@@ -116,7 +116,7 @@ def is_wide(evidence: Evidence) -> bool:
 
 def follows(evidence: Evidence) -> Diagnosis | None:
     gain, best = evidence.validation_gain, evidence.curves.best
-    if gain is None or best is None or gain < BARELY or is_wide(evidence):
+    if gain is None or best is None or gain < BARELY or is_wide(evidence) or rises(evidence):
         return None
     return Diagnosis(
         "validation_follows",
