@@ -1,4 +1,4 @@
-"""The lines at the end of training: few, in the order of the diagnosis, with advice, and without markup of their own."""
+"""The lines at the end of training: few, in the order of the diagnosis, with advice, and no markup obeyed."""
 
 from __future__ import annotations
 
