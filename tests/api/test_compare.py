@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 
 import pytest
 import python_calamine
@@ -27,23 +28,31 @@ class _Pair:
 
 
 @pytest.fixture(scope="module")
-def compared(toy_run):
-    return phinetune.compare(toy_run, max_new_tokens=40)
+def run(toy_run, tmp_path_factory):
+    """A copy: a comparison writes into the run folder."""
+    root = tmp_path_factory.mktemp("compared") / "run"
+    shutil.copytree(toy_run.folder.root, root)
+    return replace(toy_run, folder=RunFolder(root))
 
 
-def test_losses_are_those_of_training(compared, toy_run):
+@pytest.fixture(scope="module")
+def compared(run):
+    return phinetune.compare(run, max_new_tokens=40)
+
+
+def test_losses_are_those_of_training(compared, run):
     assert (compared.questions, len(compared.pairs)) == ("held out in training", 3)
     loss, f1 = compared.scores["loss"], compared.scores["f1"]
-    assert loss.tuned.mean == pytest.approx(toy_run.eval_loss, rel=1e-2)  # here in bf16
-    assert loss.base.mean == pytest.approx(toy_run.first_eval_loss, rel=1e-2)  # here in bf16
+    assert loss.tuned.mean == pytest.approx(run.eval_loss, rel=1e-2)  # here in bf16
+    assert loss.base.mean == pytest.approx(run.first_eval_loss, rel=1e-2)  # here in bf16
     assert loss.difference.mean == pytest.approx(loss.tuned.mean - loss.base.mean)
     assert f1.tuned.mean > f1.base.mean
     assert compared.perplexity["tuned"] == pytest.approx(math.exp(loss.tuned.mean))
     assert 0 <= f1.tuned.low <= f1.tuned.mean <= f1.tuned.high <= 1
 
 
-def test_both_models_say_what_they_say_alone(compared, toy_run):
-    tuned = phinetune.open_model(toy_run)
+def test_both_models_say_what_they_say_alone(compared, run):
+    tuned = phinetune.open_model(run)
     for pair in compared.pairs:
         for side, base in ((pair.base, True), (pair.tuned, False)):
             assert side.answer == tuned.ask(pair.question, base=base, greedy=True, max_new_tokens=40)
@@ -68,20 +77,20 @@ def test_three_questions_fool_nobody(compared):
     assert "too few" in compared.verdict()[0]
 
 
-def test_many_questions_of_a_sheet_are_enough(toy_run, toy_sheet):
-    found = phinetune.compare(toy_run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
+def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
+    found = phinetune.compare(run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
     assert (found.questions, len(found.pairs)) == (toy_sheet.name, 20)
     assert found.scores["right"].tuned.mean == found.scores["exact"].tuned.mean > 0.5
     assert "answers better" in found.verdict()[0]
-    again = phinetune.compare(toy_run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
+    again = phinetune.compare(run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
     assert again.to_json() == found.to_json()
 
 
-def test_workbook_picture_and_record_are_written(toy_run, tmp_path):
+def test_workbook_picture_and_record_are_written(run, tmp_path):
     sheet = toys.write_sheet(tmp_path / "test.xlsx", [("=1+1 is what?", "=2+2"), *toys.PAIRS])
-    found = phinetune.compare(toy_run, sheet, max_new_tokens=20)
-    visuals = toy_run.folder.visuals
-    assert read_comparison(toy_run.folder) == json.loads(json.dumps(found.to_json()))
+    found = phinetune.compare(run, sheet, max_new_tokens=20)
+    visuals = run.folder.visuals
+    assert read_comparison(run.folder) == json.loads(json.dumps(found.to_json()))
     book = python_calamine.CalamineWorkbook.from_path(visuals / "comparison.xlsx")
     assert book.sheet_names == ["Answers", "Summary"]
     rows = book.get_sheet_by_name("Answers").to_python()
@@ -102,17 +111,17 @@ def test_a_damaged_record_is_named(tmp_path):
         read_comparison(folder)
 
 
-def test_what_cannot_be_compared_is_a_clear_error(toy_run, tmp_path):
+def test_what_cannot_be_compared_is_a_clear_error(run, tmp_path):
     with pytest.raises(SettingsError, match="no judge"):
-        phinetune.compare(toy_run, judge_by="coin")
+        phinetune.compare(run, judge_by="coin")
     with pytest.raises(RunError, match="no folder"):
         phinetune.compare(tmp_path / "none")
 
 
-def test_the_command_prints_a_page_or_json(toy_run, capsys):
+def test_the_command_prints_a_page_or_json(run, capsys):
     for flags in ((), ("--json",)):
         with pytest.raises(SystemExit) as done:
-            main(["compare", str(toy_run.folder.root), "--max-new-tokens", "20", *flags])
+            main(["compare", str(run.folder.root), "--max-new-tokens", "20", *flags])
         assert not done.value.code
     page, _, told = capsys.readouterr().out.partition("\n{")
     assert "shared words (F1)" in page
