@@ -100,6 +100,11 @@ class RunFolder:
     def answers_png(self) -> Path:
         return self.visuals / "comparison.png"
 
+    @property
+    def tells_of_the_sheet(self) -> tuple[Path, ...]:
+        """Files among the pictures that quote questions and answers: they are not handed on unasked."""
+        return (self.answers_json, self.answers_xlsx, self.findings_json, self.report_html)
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"checkpoint-{step}"
 

@@ -20,12 +20,14 @@ _WEIGHTS = {".safetensors", ".bin", ".gguf"}  # do not get smaller, so no time i
 def pack(folder: RunFolder, to: Path) -> Path:
     """Write `model/` and `training_visuals/` of a finished run to the zip file `to`, replacing it if it exists.
 
-    Hidden files (what a killed process left, what a desktop strews) and checkpoints stay out. The same files make
-    the same bytes. Raises RunError when the run is not finished or one of its files is a link to somewhere else.
+    Hidden files (what a killed process left, what a desktop strews), checkpoints, and what quotes the sheet stay out.
+    The same files make the same bytes. Raises RunError when the run is not finished or one of its files is a link to
+    somewhere else.
     """
     run = open_finished(folder.root)
+    left_out = {file.resolve() for file in (to, *run.tells_of_the_sheet)}
     members = [
-        file for top in (run.model, run.visuals) for file in _files(top, run.root) if file.resolve() != to.resolve()
+        file for top in (run.model, run.visuals) for file in _files(top, run.root) if file.resolve() not in left_out
     ]
     with atomic_file(to) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in members:

@@ -16,7 +16,10 @@ def command(
     to: Path = typer.Option(Path("fine_tuned_model.zip"), "--to", help="The zip file to write."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Pack a tuned model and its pictures into one zip file: model and training_visuals, nothing else."""
+    """Pack a tuned model and its pictures into one zip file.
+
+    What quotes your sheet stays out: the report, the comparison and the findings.
+    """
     path = phinetune.pack(run, to)
     size_mb = path.stat().st_size / 1e6
     if as_json:
