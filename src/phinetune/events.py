@@ -94,6 +94,30 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """There was nothing newer in the run folder, so a checkpoint was copied back from the mirror."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class MirrorAwaited:
+    """The run is done; the copy in the mirror is not yet."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A verified copy of the checkpoint of `step` is in the mirror; `with_model`: of everything else too."""
+
+    step: int
+    path: str
+    with_model: bool
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something the person should know. `message` says what it means for them."""
 
@@ -114,4 +138,17 @@ class Finished:
     tokens: int
 
 
-Event = SheetRead | ModelLoading | ModelLoaded | Started | StepDone | Validated | Saved | Warned | Finished
+Event = (
+    SheetRead
+    | Restored
+    | ModelLoading
+    | ModelLoaded
+    | Started
+    | StepDone
+    | Validated
+    | Saved
+    | MirrorAwaited
+    | Mirrored
+    | Warned
+    | Finished
+)

@@ -16,7 +16,7 @@ from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.training.checkpoint import Checkpoints, is_intact
+from phinetune.training.checkpoint import Checkpoints, damage
 from phinetune.training.loop import Corpus, fit
 
 
@@ -80,7 +80,7 @@ def test_the_untrained_model_is_measured_and_every_epoch_validated(tmp_path):
 
 
 def test_the_best_adapter_ends_in_the_model_and_its_checkpoint_is_kept(tmp_path):
-    options = {"epochs": 30, "learning_rate": 3e-2, "patience": 2}
+    options = {"epochs": 30, "learning_rate": 3e-2, "patience": 2, "eval_steps": 4, "save_steps": 4}
     events, weights, checkpoints = _run(tmp_path, corpus=_overfitting(), **options)
     finished = _of(events, Finished)[0]
     losses = {v.step: v.eval_loss for v in _of(events, Validated) if v.step}
@@ -92,7 +92,7 @@ def test_the_best_adapter_ends_in_the_model_and_its_checkpoint_is_kept(tmp_path)
 
 
 def test_early_stopping_ends_the_run_after_so_many_validations_without_a_better_one(tmp_path):
-    events, _, _ = _run(tmp_path, corpus=_overfitting(), epochs=30, learning_rate=3e-2, patience=2)
+    events, _, _ = _run(tmp_path, corpus=_overfitting(), epochs=30, learning_rate=3e-2, patience=2, eval_steps=4)
     finished = _of(events, Finished)[0]
     assert finished.stopped == "early_stopping"
     assert finished.step == finished.best_step + 2 * 4 < 120
@@ -103,7 +103,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, stop_a
     whole, expected, _ = _run(tmp_path / "whole")
     part, _, checkpoints = _run(tmp_path / "parts", stop_after=stop_after)
     assert _of(part, Finished)[0].stopped == "interrupted"
-    rest, resumed, _ = _run(tmp_path / "parts", resume_from=checkpoints.latest())
+    rest, resumed, _ = _run(tmp_path / "parts", resume_from=checkpoints.newest_good()[0])
     for name, value in expected.items():
         assert torch.equal(value, resumed[name]), name
     both = _of(part, StepDone) + _of(rest, StepDone)
@@ -118,7 +118,7 @@ def test_patience_and_best_score_survive_a_resume(tmp_path):
     whole, _, _ = _run(tmp_path / "whole", **options)
     end = _of(whole, Finished)[0].step
     _, _, checkpoints = _run(tmp_path / "parts", stop_after=end - 1, **options)
-    rest, _, _ = _run(tmp_path / "parts", resume_from=checkpoints.latest(), **options)
+    rest, _, _ = _run(tmp_path / "parts", resume_from=checkpoints.newest_good()[0], **options)
     assert _of(rest, Finished)[0].step == end
     assert _of(rest, Finished)[0].best_eval_loss == _of(whole, Finished)[0].best_eval_loss
 
@@ -126,7 +126,7 @@ def test_patience_and_best_score_survive_a_resume(tmp_path):
 def test_a_resume_after_early_stopping_trains_no_further(tmp_path):
     options = {"corpus": _overfitting(), "epochs": 30, "learning_rate": 3e-2, "patience": 2}
     whole, expected, checkpoints = _run(tmp_path, **options)
-    again, weights, _ = _run(tmp_path, resume_from=checkpoints.latest(), **options)
+    again, weights, _ = _run(tmp_path, resume_from=checkpoints.newest_good()[0], **options)
     assert not _of(again, StepDone)
     assert _of(again, Finished)[0].best_step == _of(whole, Finished)[0].best_step
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
@@ -144,14 +144,14 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path):
     data = bytearray(newest.read_bytes())
     data[-1] ^= 1
     newest.write_bytes(data)
-    assert not is_intact(checkpoints.folder.checkpoint(12))
-    assert checkpoints.latest() == 8
+    assert damage(checkpoints.folder.checkpoint(12)) == "optimizer.safetensors is not as it was written"
+    assert checkpoints.newest_good()[0] == 8
 
 
 def test_a_run_started_differently_cannot_be_resumed_and_the_difference_is_named(tmp_path):
     _, _, checkpoints = _run(tmp_path)
     with pytest.raises(RunError, match="run: same before, other now"):
-        _run(tmp_path, resume_from=checkpoints.latest(), fingerprint="other")
+        _run(tmp_path, resume_from=checkpoints.newest_good()[0], fingerprint="other")
 
 
 def test_checkpoints_hold_no_pickle(tmp_path):

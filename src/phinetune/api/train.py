@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from peft import PeftModel
 
 from phinetune import settings as settings_module
+from phinetune.api.begin import OnEvent, claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
-from phinetune.api.outputs import fingerprint, run_config, write_model, write_visuals
+from phinetune.api.outputs import Dispensable, run_config, run_record, write_model, write_visuals
 from phinetune.api.report import report_on
 from phinetune.api.run import Run
+from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsLog, summary
-from phinetune.errors import RunError, TrainingError
-from phinetune.events import Event, Finished, ModelLoaded, ModelLoading, SheetRead, Warned
+from phinetune.errors import TrainingError
+from phinetune.events import Finished, ModelLoaded, ModelLoading, Saved, SheetRead, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     cpu_has_bf16,
@@ -29,7 +32,7 @@ from phinetune.model.device import (
 )
 from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
-from phinetune.run_folder import RunFolder, remove_leftovers, write_json
+from phinetune.run_folder import RunFolder, begin_anew, write_json
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
 from phinetune.sheet.kept import keep_pairs
 from phinetune.sheet.pairs import PairTable, find_pairs
@@ -38,8 +41,6 @@ from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate, unescape
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.loop import Corpus, fit
-
-OnEvent = Callable[[Event], None]
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     assignments: Iterable[str] = (),
     resume: bool = False,
     overwrite: bool = False,
+    mirror: str | Path | None = None,
     on_event: OnEvent = lambda _: None,
     stop_requested: Callable[[], bool] = lambda: False,
     **options: Any,
@@ -59,17 +61,18 @@ def train(
 
     `options` are the settings by short or dotted name: epochs=3, lr=1e-4, lora_r=32, model="smollm2-135m",
     **{"train.weight_decay": 0.1}; `settings.SHORT_NAMES` lists the short ones. Events go to `on_event` as they come.
+    `mirror` is a folder that gets a verified copy of the last checkpoint and of what is finished; `resume` goes on from
+    there when `out` has nothing newer.
     Raises PhinetuneError of the kind that tells what is at fault: SheetError, SettingsError, ModelError, RunError,
     TrainingError.
     """
     settings = settings_module.load(preset=preset, config=config, flags=options, assignments=assignments)
     template = PromptTemplate(unescape(settings.data.template))
     folder = RunFolder(Path(out))
-    _claim(folder, resume, overwrite)
-    for place in (folder.root, folder.checkpoints, folder.visuals):
-        remove_leftovers(place)
+    copy = RunFolder(Path(mirror)) if mirror is not None else None
     try:
-        return _train(Path(sheet), folder, settings, template, resume, on_event, stop_requested)
+        with claimed(folder, copy, resume=resume, overwrite=overwrite, on_event=on_event):
+            return _train(Path(sheet), folder, copy, settings, template, resume, overwrite, on_event, stop_requested)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The run does not fit in the memory of this device.",
@@ -81,9 +84,11 @@ def train(
 def _train(
     sheet: Path,
     folder: RunFolder,
+    mirror_folder: RunFolder | None,
     settings: Settings,
     template: PromptTemplate,
     resume: bool,
+    overwrite: bool,
     on_event: OnEvent,
     stop_requested: Callable[[], bool],
 ) -> Run:
@@ -94,6 +99,9 @@ def _train(
     if device.type == "cpu":
         keep_freed_memory()
     pairs, parts = _read_sheet(sheet, settings, on_event)
+    config_record = run_config(settings, sheet, device, dtype)
+    checkpoints = Checkpoints(folder, run_record(config_record, parts, template), settings.train.keep_checkpoints)
+    start_from = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else None
     on_event(ModelLoading(settings.model))
     base = load_base(settings.model, dtype, device)
     encoder = Encoder(base.tokenizer, template, settings.data.max_length)
@@ -104,49 +112,57 @@ def _train(
     for warning in _warnings(corpus, settings, device, dtype):
         on_event(warning)
 
-    config_record = run_config(settings, sheet, device, dtype)
-    checkpoints = Checkpoints(folder, fingerprint(config_record), settings.train.keep_checkpoints)
-    start_from = _last_good(checkpoints, on_event) if resume else None
-    if start_from is None:
-        checkpoints.clear()
+    if start_from is None and begin_anew(folder):
+        on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)
-    log = MetricsLog(folder)
-    for past in checkpoints.history(start_from) if start_from is not None else ():
-        log.consume(past)
+    log, dispensable = MetricsLog(folder), Dispensable(on_event)
+    log.replay(checkpoints.history(start_from) if start_from is not None else ())
     finished: Finished | None = None
-    for event in fit(
-        model,
-        corpus,
-        settings.train,
-        checkpoints,
-        pairs_per_row=rows.pairs_per_row,
-        resume_from=start_from,
-        stop_requested=stop_requested,
-    ):
-        log.consume(event)
-        on_event(event)
-        finished = event if isinstance(event, Finished) else None
-    assert finished is not None  # fit() ends with it
-    trainable, total = lora.count_parameters(model)
-    figures = summary(
-        log.rows,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        train_pairs=len(corpus.train),
-        validation_pairs=len(corpus.validation),
-        answers_cut=sum(example.was_cut for example in (*corpus.train, *corpus.validation)),
-        stopped=finished.stopped,
-        seconds=finished.seconds,
-        peak_memory_gb=peak_memory_gb(device),
-    )
-    write_visuals(folder, figures, config_record)
-    diagnosis = diagnosis_of(folder)
-    if finished.stopped != "interrupted":
-        write_model(folder, model, base, settings, template, pairs, figures, config_record, diagnosis)
-    for stale in (folder.answers_json, folder.answers_xlsx, folder.answers_png):  # of an earlier model
-        stale.unlink(missing_ok=True)
-    write_json(folder.findings_json, pairs.to_json())
-    report_on(folder)
+    with start_mirror(folder, mirror_folder, anew=start_from is None) as mirror:
+        if start_from is not None:
+            mirror.submit(start_from)
+        for event in fit(
+            model,
+            corpus,
+            settings.train,
+            replace(checkpoints, in_use=mirror.in_use),
+            pairs_per_row=rows.pairs_per_row,
+            resume_from=start_from,
+            stop_requested=stop_requested,
+        ):
+            with dispensable("the table of figures"):
+                log.consume(event)
+            if isinstance(event, Saved):
+                mirror.submit(event.step)
+            for each in (event, *mirror.news()):
+                on_event(each)
+            finished = event if isinstance(event, Finished) else None
+        assert finished is not None  # fit() ends with it
+        trainable, total = lora.count_parameters(model)
+        figures = summary(
+            log.rows,
+            trainable_parameters=trainable,
+            total_parameters=total,
+            train_pairs=len(corpus.train),
+            validation_pairs=len(corpus.validation),
+            answers_cut=sum(example.was_cut for example in (*corpus.train, *corpus.validation)),
+            stopped=finished.stopped,
+            seconds=finished.seconds,
+            peak_memory_gb=peak_memory_gb(device),
+        )
+        diagnosis: list[Diagnosis] = []
+        with dispensable("pictures and figures"):
+            log.write()
+            write_visuals(folder, figures, config_record)
+            diagnosis = diagnosis_of(folder)
+        if with_model := finished.stopped != "interrupted":
+            write_model(checkpoints, model, base, settings, template, pairs, figures, config_record, diagnosis)
+        with dispensable("the report"):
+            for stale in (folder.answers_json, folder.answers_xlsx, folder.answers_png):  # of an earlier model
+                stale.unlink(missing_ok=True)
+            write_json(folder.findings_json, pairs.to_json())
+            report_on(folder)
+        mirror.finish(finished.step, with_model=with_model, on_event=on_event)
     return Run(
         folder=folder,
         steps=finished.step,
@@ -162,46 +178,6 @@ def _train(
         trainable_parameters=figures["trainable_parameters"],
         diagnosis=tuple(diagnosis),
     )
-
-
-def _claim(folder: RunFolder, resume: bool, overwrite: bool) -> None:
-    """Make sure that nothing of the person's is in the way. Raises RunError when something is."""
-    if folder.model.exists() and not folder.is_finished and any(folder.model.iterdir()):
-        raise RunError(
-            f"{folder.model} holds something that is not a tuned model of ours; it would be replaced.",
-            "Choose another folder with --out.",
-        )
-    if resume or overwrite:
-        return
-    if folder.is_finished:
-        raise RunError(
-            f"{folder.root.resolve()} already holds a tuned model.",
-            "Choose another folder with --out, or replace it with --overwrite.",
-        )
-    if folder.checkpoint_steps():
-        raise RunError(
-            f"{folder.root.resolve()} holds the checkpoints of a run that did not finish.",
-            "Go on with it: the same command and --resume. Or begin anew with --overwrite.",
-        )
-
-
-def _last_good(checkpoints: Checkpoints, on_event: OnEvent) -> int | None:
-    """The checkpoint to go on from; None when the run had not come to its first one."""
-    steps = checkpoints.folder.checkpoint_steps()
-    if not steps:
-        on_event(Warned("no_checkpoint", "There is no checkpoint to go on from, so the run begins anew."))
-        return None
-    good = checkpoints.latest()
-    if good is None:
-        raise RunError(
-            f"All {len(steps)} checkpoints in {checkpoints.folder.checkpoints} are damaged.",
-            "Begin anew with --overwrite, which removes them.",
-        )
-    if good != steps[-1]:
-        on_event(
-            Warned("damaged_checkpoint", f"checkpoint-{steps[-1]} is damaged; going on from checkpoint-{good} instead.")
-        )
-    return good
 
 
 def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:

@@ -55,7 +55,18 @@ class MetricsLog:
     def rows(self) -> list[MetricsRow]:
         return [self._rows[step] for step in sorted(self._rows)]
 
+    def replay(self, events: Iterable[Event]) -> None:
+        """Take in what happened before a resume; nothing is written."""
+        for event in events:
+            self._take(event)
+
     def consume(self, event: Event) -> None:
+        """Take an event in, and write at every validation, checkpoint and at the end."""
+        self._take(event)
+        if isinstance(event, Validated | Saved | Finished):
+            self.write()
+
+    def _take(self, event: Event) -> None:
         match event:
             case StepDone():
                 self._rows[event.step] = MetricsRow(
@@ -72,9 +83,6 @@ class MetricsLog:
                 alone = MetricsRow(event.step, event.epoch, None, None, None, None, 0, 0.0)
                 row = self._rows.get(event.step, alone)
                 self._rows[event.step] = replace(row, eval_loss=_finite(event.eval_loss))
-                self.write()
-            case Saved() | Finished():
-                self.write()
             case _:
                 pass
 

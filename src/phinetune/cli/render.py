@@ -28,8 +28,11 @@ from phinetune.errors import PhinetuneError
 from phinetune.events import (
     Event,
     Finished,
+    MirrorAwaited,
+    Mirrored,
     ModelLoaded,
     ModelLoading,
+    Restored,
     Saved,
     SheetRead,
     Started,
@@ -178,7 +181,13 @@ class TrainingPage:
                 self._validated(event)
             case Warned():
                 self._console.print(f"[yellow]Note:[/yellow] {safe(event.message)}")
-            case Saved() | Finished():
+            case Restored():
+                self.say(f"Fetched checkpoint-{event.step} from {event.path}")
+            case MirrorAwaited():
+                self.say(f"Copying to {event.path} …")
+            case Mirrored(with_model=True):
+                self.say(f"A verified copy of everything is in {event.path}")
+            case Saved() | Finished() | Mirrored():
                 pass
 
     def close(self, run: Any) -> None:

@@ -13,6 +13,7 @@ from phinetune.cli.options import AS_JSON, setting
 from phinetune.cli.render import TrainingPage, print_json
 from phinetune.events import Event
 
+_OF_THE_RUN = ("sheet", "out", "preset", "config", "resume", "overwrite", "mirror")
 _DATA, _TRAINING, _ADAPTER, _RUN = "The sheet", "Training", "The adapter", "The run"
 
 
@@ -45,6 +46,13 @@ def command(
     set_: list[str] | None = typer.Option(None, "--set", help="Any setting: lora.r=32", rich_help_panel=_RUN),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint.", rich_help_panel=_RUN),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace what is in the folder.", rich_help_panel=_RUN),
+    mirror: Path | None = typer.Option(
+        None,
+        "--mirror",
+        help="A second folder, on a mounted drive for one, that gets a verified copy of the last checkpoint and of the "
+        "finished model. --resume goes on from it when --out has nothing newer.",
+        rich_help_panel=_RUN,
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Fine-tune a model on a spreadsheet of questions and answers.
@@ -52,7 +60,7 @@ def command(
     Leaves the tuned model in ./model, checkpoints in ./checkpoints, and pictures and figures in ./training_visuals.
     """
     given: dict[str, Any] = dict(locals())
-    runs_with = {name: given.pop(name) for name in ("sheet", "out", "preset", "config", "resume", "overwrite")}
+    runs_with = {name: given.pop(name) for name in _OF_THE_RUN}
     assignments = given.pop("set_") or []
     given.pop("as_json")
     with TrainingPage(silent=as_json) as page, Interrupt(page.say) as interrupt:

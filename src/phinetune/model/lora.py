@@ -107,12 +107,21 @@ def load_weights(model: PeftModel, folder: Path, *, allow_bin: bool = False) -> 
     Raises ModelError when they do not fit: another base model or other layers.
     """
     weights = read_weights(folder, allow_bin=allow_bin)
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if differing := _differences(own, weights):
+    if differing := _differences(_weights(model), weights):
         raise ModelError(
             f"The adapter in {folder} does not fit this base model: {differing}.",
             "Use the base model it was trained on; its name stands in adapter_config.json.",
         )
+    put_weights(model, weights)
+
+
+def copy_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's weights as they are now, on the CPU, by the names they have in its file."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in _weights(model).items()}
+
+
+def put_weights(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
+    """Put weights of `copy_weights` or `read_weights` into the model's adapter."""
     set_peft_model_state_dict(model, weights)
 
 
@@ -157,6 +166,11 @@ def read_weights(folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Te
     except Exception as error:
         raise ModelError(f"The adapter weights in {folder} are damaged: {error}.", "Train again.") from None
     return dict(weights)
+
+
+def _weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return weights
 
 
 def _differences(own: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:

@@ -9,12 +9,9 @@ checkpoint-50/
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,110 +20,172 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from phinetune.errors import RunError
-from phinetune.events import Event, Saved, StepDone, Validated, Warned
+from phinetune.events import Event, Warned
 from phinetune.model import lora
-from phinetune.run_folder import RunFolder, atomic_folder, remove_leftovers
+from phinetune.run_folder import RunFolder, atomic_folder, discard, sha256
+from phinetune.training.progress import Progress, from_json, to_json
+from phinetune.training.same_run import refuse_another_run
 
-_OPTIMIZER, _STATE, _CHECKSUMS = "optimizer.safetensors", "state.json", "checksums.json"
-_RECORDED: dict[str, type[Event]] = {kind.__name__: kind for kind in (StepDone, Validated, Saved, Warned)}
+CHECKSUMS = "checksums.json"
+_OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
+_FILES = {"adapter_config.json", lora.WEIGHTS, _OPTIMIZER, _STATE}
+_FORMAT = 2  # of state.json
 
 
-@dataclass
-class Progress:
-    """How far a run has come. The history is the events so far: a resume replays them to whoever listens."""
+@dataclass(frozen=True)
+class State:
+    """What state.json holds. `run` is the record of the run that wrote it; see `same_run`."""
 
-    step: int = 0
-    best_step: int = 0
-    best_eval_loss: float | None = None
-    validations_without_best: int = 0
-    loss_scale: float = 1.0
-    loss_scale_good_steps: int = 0
-    history: list[Event] = field(default_factory=list)
+    progress: Progress
+    run: dict[str, Any]
 
-    @property
-    def seconds(self) -> float:
-        return sum(event.seconds for event in self.history if isinstance(event, StepDone | Validated))
 
-    @property
-    def tokens(self) -> int:
-        return sum(event.tokens for event in self.history if isinstance(event, StepDone))
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on: how far it had come, and the best adapter so far, on the CPU."""
+
+    progress: Progress
+    best: dict[str, torch.Tensor]
+    warning: Warned | None
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run. `fingerprint` is what a resume must share with the run that wrote them."""
+    """The checkpoints of one run. `run` is its record; `in_use` names steps that somebody else is reading just now."""
 
     folder: RunFolder
-    fingerprint: dict[str, Any]
+    run: dict[str, Any]
     keep: int
+    in_use: Callable[[], Set[int]] = frozenset
 
     def save(self, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-        """Write checkpoint-N whole or not at all, then drop those that are no longer wanted."""
+        """Write checkpoint-N whole or not at all, read it back, then drop those that are no longer wanted.
+
+        Raises RunError when it cannot be written, or is not on the disk as it was written; the others are then kept.
+        """
         path = self.folder.checkpoint(progress.step)
         with atomic_folder(path) as temporary:
             lora.save(model, temporary)
             save_file(_moments(model, optimizer), temporary / _OPTIMIZER)
-            (temporary / _STATE).write_text(
-                json.dumps({"progress": _to_json(progress), "run": self.fingerprint}, indent=1, allow_nan=False)
+            state = {"format": _FORMAT, "progress": to_json(progress), "run": self.run}
+            (temporary / _STATE).write_text(json.dumps(state, indent=1, allow_nan=False), encoding="utf-8")
+            sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+            (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+        if wrong := damage(path):
+            discard(path)
+            raise RunError(
+                f"{path} was written, but what is on the disk is not what was written: {wrong}.",
+                "The disk loses or changes data: train to another one with --out.",
             )
-            sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-            (temporary / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
         self._drop_old(progress.best_step)
         return path
 
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint whose checksums hold."""
-        steps = reversed(self.folder.checkpoint_steps())
-        return next((step for step in steps if is_intact(self.folder.checkpoint(step))), None)
+    def newest_good(self) -> tuple[int | None, dict[int, str]]:
+        """The step of the newest checkpoint that is whole, and what is wrong with the newer ones, by step."""
+        wrong: dict[int, str] = {}
+        for step in reversed(self.folder.checkpoint_steps()):
+            if (found := damage(self.folder.checkpoint(step))) is None:
+                return step, wrong
+            wrong[step] = found
+        return None, wrong
 
-    def resume(self, step: int, model: PeftModel, optimizer: torch.optim.Optimizer) -> Progress:
+    def state(self, step: int) -> State:
+        """What a whole checkpoint says. Raises RunError when it belongs to a run with another sheet or settings."""
+        state = _read_state(self.folder.checkpoint(step))
+        refuse_another_run(state.run, self.run, self.folder.root)
+        return state
+
+    def resume(self, step: int, model: PeftModel, optimizer: torch.optim.Optimizer) -> Resumed:
         """Put the checkpoint's weights and moments in place and return how far it had come.
 
-        Raises RunError when the checkpoint belongs to a run with another sheet, model or setting.
+        Checkpoints of later steps are damaged, or another would be gone on from: they are removed. Raises as `state`.
         """
+        progress = self.state(step).progress
+        for later in self.folder.checkpoint_steps():
+            if later > step:
+                discard(self.folder.checkpoint(later))
         path = self.folder.checkpoint(step)
-        stored = json.loads((path / _STATE).read_text())
-        if changed := _changes(stored["run"], self.fingerprint):
-            raise RunError(
-                "The run cannot go on, because it was started differently:\n  " + "\n  ".join(changed),
-                "Use the same sheet and settings as before, or start a new run in another folder with --out.",
-            )
         lora.load_weights(model, path)
         _restore_moments(model, optimizer, load_file(path / _OPTIMIZER))
-        return _from_json(stored["progress"])
+        warning = self._choose_best(progress)
+        best = lora.read_weights(self.folder.checkpoint(progress.best_step)) if progress.best_step else {}
+        return Resumed(progress, best, warning)
 
     def history(self, step: int) -> list[Event]:
         """The events of the run up to a checkpoint, to be replayed to whoever listens."""
-        stored = json.loads((self.folder.checkpoint(step) / _STATE).read_text())
-        return _from_json(stored["progress"]).history
+        return self.state(step).progress.history
 
-    def load_weights(self, step: int, model: PeftModel) -> None:
-        lora.load_weights(model, self.folder.checkpoint(step))
-
-    def clear(self) -> None:
-        """Remove all checkpoints: a new run begins."""
-        remove_leftovers(self.folder.checkpoints)
-        for step in self.folder.checkpoint_steps():
-            shutil.rmtree(self.folder.checkpoint(step))
+    def _choose_best(self, progress: Progress) -> Warned | None:
+        """Where the best checkpoint is lost, let the best of those that are left be the best."""
+        lost = progress.best_step
+        if not lost or damage(self.folder.checkpoint(lost)) is None:
+            return None
+        whole = {
+            step: loss
+            for step, loss in progress.measured.items()
+            if step in self.folder.checkpoint_steps() and damage(self.folder.checkpoint(step)) is None
+        }
+        best = min(whole, key=lambda step: whole[step], default=0)
+        progress.best_step, progress.best_eval_loss = best, whole.get(best)
+        instead = f"the best that is left is that of step {best}" if best else "the best of the steps to come is kept"
+        return Warned(
+            "best_checkpoint_lost",
+            f"checkpoint-{lost}, the best so far, is damaged or gone; {instead}.",
+        )
 
     def _drop_old(self, best_step: int) -> None:
+        spared = {best_step, *self.in_use()}
         others = [step for step in self.folder.checkpoint_steps() if step != best_step]
         for step in others[: -self.keep]:
-            shutil.rmtree(self.folder.checkpoint(step))
+            if step not in spared:
+                discard(self.folder.checkpoint(step))
 
 
-def is_intact(path: Path) -> bool:
-    """Whether every file of the checkpoint is there and unchanged since it was written."""
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None when every file is there and as it was written."""
     try:
-        sums = json.loads((path / _CHECKSUMS).read_text())
-        return all(_sha256(path / name) == checksum for name, checksum in sums.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        if not isinstance(sums, dict) or not sums.keys() >= _FILES:
+            return f"{CHECKSUMS} does not name its files"
+    except FileNotFoundError:
+        return f"{CHECKSUMS} is missing"
+    except (OSError, ValueError):
+        return f"{CHECKSUMS} cannot be read"
+    for name, checksum in sums.items():
+        try:
+            if sha256(path / name) != checksum:
+                return f"{name} is not as it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    try:
+        _read_state(path)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def best_step(path: Path) -> int | None:
+    """The best step so far of a checkpoint, 0 before the first validation; None when the checkpoint cannot be read."""
+    try:
+        return _read_state(path).progress.best_step
+    except (OSError, ValueError):
+        return None
+
+
+def _read_state(path: Path) -> State:
+    """Raises ValueError when it is not what this version writes."""
+    stored = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    found = stored.get("format") if isinstance(stored, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{_STATE} is of another version of phinetune (format {found}, this one reads {_FORMAT})")
+    try:
+        if not isinstance(stored.get("run"), dict):
+            raise ValueError("no record of the run")
+        return State(from_json(stored.get("progress")), stored["run"])
+    except ValueError as error:
+        raise ValueError(f"{_STATE} holds {error}") from None
 
 
 def _moments(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -142,19 +201,3 @@ def _restore_moments(model: PeftModel, optimizer: torch.optim.Optimizer, moments
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = moments[f"{name}/{key}"]
             optimizer.state[parameter][key] = value.to(parameter.device)
-
-
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> Sequence[str]:
-    names = sorted(before.keys() | now.keys())
-    return [
-        f"{name}: {before.get(name)} before, {now.get(name)} now" for name in names if before.get(name) != now.get(name)
-    ]
-
-
-def _to_json(progress: Progress) -> dict[str, Any]:
-    plain = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress)}
-    return plain | {"history": [[type(event).__name__, dataclasses.asdict(event)] for event in progress.history]}
-
-
-def _from_json(plain: dict[str, Any]) -> Progress:
-    return Progress(**plain | {"history": [_RECORDED[kind](**values) for kind, values in plain["history"]]})

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 
-from phinetune.errors import TrainingError
-from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated
+from phinetune.errors import RunError, TrainingError
+from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated, Warned
 from phinetune.model import lora
 from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
@@ -22,7 +22,8 @@ from phinetune.tokens.batch import Batch, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 from phinetune.tokens.order import StepOrder
 from phinetune.training.check import proven_row_loss
-from phinetune.training.checkpoint import Checkpoints, Progress
+from phinetune.training.checkpoint import Checkpoints
+from phinetune.training.progress import Progress
 from phinetune.training.schedule import Schedule, plan
 from phinetune.training.step import LossScale, optimizer_step, validation_loss
 
@@ -51,8 +52,9 @@ def fit(
 
     `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
     size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
-    becomes true the current step is finished, a checkpoint saved, and the run ends as interrupted.
-    Raises TrainingError when the numbers stop being finite.
+    becomes true the current step is finished, a checkpoint saved, and the run ends as interrupted. A checkpoint that
+    cannot be saved is a warning while training goes on.
+    Raises TrainingError when the numbers stop being finite, RunError when an interrupted run cannot be saved.
     """
     order = StepOrder(len(corpus.train), settings.examples_per_step, settings.seed)
     schedule = plan(settings, order.steps_per_epoch)
@@ -61,8 +63,12 @@ def fit(
     held_out = validation_batches(corpus.validation, _VALIDATION_ROW)
     scale = LossScale.for_dtype(model.get_base_model().dtype)
     progress = Progress(loss_scale=scale.value)
+    best: dict[str, torch.Tensor] = {}  # the best adapter: in memory, so that the end needs no file of long ago
     if resume_from is not None:
-        progress = checkpoints.resume(resume_from, model, optimizer)
+        resumed = checkpoints.resume(resume_from, model, optimizer)
+        progress, best = resumed.progress, resumed.best
+        if resumed.warning is not None:
+            yield resumed.warning
         scale = LossScale(progress.loss_scale, progress.loss_scale_good_steps)
 
     def record(event: Event) -> Event:
@@ -113,14 +119,14 @@ def fit(
             )
             if held_out and schedule.validates_at(step):
                 yield record(_validate(model, row_loss, held_out, progress, schedule))
+                if progress.best_step == step:
+                    best = lora.copy_weights(model)
             interrupted = stop_requested() and step < schedule.total_steps
             must_save = interrupted or _out_of_patience(progress, settings) or progress.best_step == step
             if must_save or schedule.saves_at(step):
-                saved = record(Saved(step, str(checkpoints.folder.checkpoint(step)), progress.best_step == step))
-                checkpoints.save(model, optimizer, progress)
-                yield saved
+                yield _save(checkpoints, model, optimizer, progress, leaving=interrupted)
         if not interrupted and progress.best_step not in (0, progress.step):
-            checkpoints.load_weights(progress.best_step, model)
+            lora.put_weights(model, best)
     model.eval()
     yield Finished(
         step=progress.step,
@@ -131,6 +137,31 @@ def fit(
         seconds=progress.seconds,
         tokens=progress.tokens,
     )
+
+
+def _save(
+    checkpoints: Checkpoints, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress, *, leaving: bool
+) -> Event:
+    """Save a checkpoint, or say that it failed: the next one is tried in its time. Leaving without one is an error."""
+    step = progress.step
+    saved = Saved(step, str(checkpoints.folder.checkpoint(step)), progress.best_step == step)
+    progress.history.append(saved)
+    try:
+        checkpoints.save(model, optimizer, progress)
+    except RunError as error:
+        progress.history.pop()
+        safe, _ = checkpoints.newest_good()
+        kept = f"checkpoint-{safe} is safe" if safe is not None else "no earlier one is there"
+        if leaving:
+            raise RunError(
+                f"Stopped after step {step}, which could not be saved: {error.message}",
+                f"{kept[0].upper()}{kept[1:]}. {error.hint} The same command with --resume goes on.",
+            ) from error
+        return Warned(
+            "checkpoint_failed",
+            f"{error.message} Training goes on and the next checkpoint is tried as planned; until then {kept}.",
+        )
+    return saved
 
 
 def _validate(

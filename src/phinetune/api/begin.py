@@ -1,0 +1,146 @@
+"""How a run takes its folder: alone, without harm to what is there, and from the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from phinetune.errors import RunError
+from phinetune.events import Event, Restored, Warned
+from phinetune.run_folder import InUseError, RunFolder, locked, remove_leftovers
+from phinetune.training.checkpoint import Checkpoints
+from phinetune.training.mirror import Mirror, NoMirror, restore
+from phinetune.training.same_run import other_machine
+
+OnEvent = Callable[[Event], None]
+
+
+@contextmanager
+def claimed(
+    folder: RunFolder, mirror: RunFolder | None, *, resume: bool, overwrite: bool, on_event: OnEvent
+) -> Iterator[None]:
+    """Hold the run folder, and the mirror, for this run alone.
+
+    Raises RunError when another run holds one, something of the person's would be replaced, or there is no mirror.
+    """
+    with ExitStack() as held:
+        if not held.enter_context(locked(folder)):
+            on_event(
+                Warned(
+                    "no_lock",
+                    f"The drive of {folder.root.resolve()} cannot lock files: see to it that no second run uses it.",
+                )
+            )
+        _refuse_to_replace(folder, resume, overwrite)
+        if mirror is not None:
+            _claim_mirror(held, folder, mirror, resume, overwrite)
+        for place in (folder.root, folder.checkpoints, folder.visuals):
+            remove_leftovers(place)
+        yield
+
+
+def go_on_from(checkpoints: Checkpoints, mirror: RunFolder | None, overwrite: bool, on_event: OnEvent) -> int | None:
+    """The checkpoint to go on from, fetched from the mirror where that has a newer one; None to begin anew.
+
+    Raises RunError when all are damaged, or it belongs to a run that was started differently.
+    """
+    folder = checkpoints.folder
+    step, wrong = checkpoints.newest_good()
+    if mirror is not None and (fetched := _fetch(checkpoints, mirror, step, on_event)) is not None:
+        step = fetched
+    if step is None:
+        if wrong:
+            raise RunError(
+                f"All {len(wrong)} checkpoints in {folder.checkpoints} are damaged:\n  "
+                + "\n  ".join(f"checkpoint-{bad}: {how}" for bad, how in wrong.items()),
+                "Begin anew with --overwrite, which removes them.",
+            )
+        if folder.is_finished and not overwrite:
+            raise RunError(
+                f"{folder.root.resolve()} holds a tuned model and no checkpoint to go on from.",
+                "Choose another folder with --out, or replace it with --overwrite.",
+            )
+        on_event(Warned("no_checkpoint", "There is no checkpoint to go on from, so the run begins anew."))
+        return None
+    if damaged := {bad: how for bad, how in wrong.items() if bad > step}:
+        listed = "; ".join(f"checkpoint-{bad} is damaged ({how})" for bad, how in damaged.items())
+        on_event(Warned("damaged_checkpoint", f"{listed}; going on from checkpoint-{step} instead."))
+    if differs := other_machine(checkpoints.state(step).run, checkpoints.run):
+        on_event(
+            Warned(
+                "other_machine",
+                f"The run began where numbers are computed differently: {differs}. "
+                "The result is the same up to rounding, not bit for bit.",
+            )
+        )
+    return step
+
+
+def start_mirror(folder: RunFolder, mirror: RunFolder | None, *, anew: bool) -> Mirror | NoMirror:
+    return NoMirror() if mirror is None else Mirror(folder, mirror, anew=anew)
+
+
+def _refuse_to_replace(folder: RunFolder, resume: bool, overwrite: bool) -> None:
+    """Make sure that nothing of the person's is in the way. Raises RunError when something is."""
+    if folder.model.exists() and not folder.is_finished and any(folder.model.iterdir()):
+        raise RunError(
+            f"{folder.model} holds something that is not a tuned model of ours; it would be replaced.",
+            "Choose another folder with --out.",
+        )
+    if resume or overwrite:
+        return
+    if folder.is_finished:
+        raise RunError(
+            f"{folder.root.resolve()} already holds a tuned model.",
+            "Choose another folder with --out, or replace it with --overwrite.",
+        )
+    if folder.checkpoint_steps():
+        raise RunError(
+            f"{folder.root.resolve()} holds the checkpoints of a run that did not finish.",
+            "Go on with it: the same command and --resume. Or begin anew with --overwrite.",
+        )
+
+
+def _claim_mirror(held: ExitStack, folder: RunFolder, mirror: RunFolder, resume: bool, overwrite: bool) -> None:
+    ours, theirs = folder.root.resolve(), mirror.root.resolve()
+    if ours == theirs or ours.is_relative_to(theirs / "checkpoints") or theirs.is_relative_to(ours / "checkpoints"):
+        raise RunError(
+            f"--mirror and --out are the same folder, {theirs}.", "Name a folder on another disk with --mirror."
+        )
+    if not _is_folder(theirs.parent):
+        raise RunError(
+            f"There is no folder {theirs.parent} to keep the mirror in.",
+            "If it is on a drive that is mounted first, as Google Drive is in Colab, mount it and try again.",
+        )
+    try:
+        held.enter_context(locked(mirror))
+    except InUseError:
+        raise
+    except RunError:
+        return  # the first copy says what is wrong with the drive; the run itself does not need it
+    _refuse_to_replace(mirror, resume, overwrite)
+
+
+def _fetch(checkpoints: Checkpoints, mirror: RunFolder, own: int | None, on_event: OnEvent) -> int | None:
+    """The step of a newer checkpoint that was copied back from the mirror, if there was one."""
+    there = Checkpoints(mirror, checkpoints.run, checkpoints.keep)
+    try:
+        step, _ = there.newest_good()
+    except OSError as error:
+        if own is None:
+            raise RunError(f"The mirror {mirror.root} cannot be read: {error.strerror or error}.") from error
+        return None
+    if step is None or (own is not None and own >= step):
+        return None
+    there.state(step)  # of this run, or an error
+    restore(mirror, step, checkpoints.folder)
+    on_event(Restored(step, str(mirror.root)))
+    return step
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,39 @@
+"""A run is a folder. `paths` is the only place that knows what lies where in it; `atomic` writes there, whole or not
+at all; `copies` copies and proves the copy; `lock` keeps a second run out.
+"""
+
+from __future__ import annotations
+
+from phinetune.run_folder.anew import begin_anew
+from phinetune.run_folder.atomic import (
+    atomic_file,
+    atomic_folder,
+    discard,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from phinetune.run_folder.copies import copy_file, copy_folder, sha256
+from phinetune.run_folder.lock import InUseError, locked
+from phinetune.run_folder.paths import RECIPE, RunFolder, find_model, open_finished
+
+__all__ = [
+    "RECIPE",
+    "InUseError",
+    "RunFolder",
+    "atomic_file",
+    "atomic_folder",
+    "begin_anew",
+    "copy_file",
+    "copy_folder",
+    "discard",
+    "find_model",
+    "locked",
+    "open_finished",
+    "remove_leftovers",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

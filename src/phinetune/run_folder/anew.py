@@ -1,0 +1,36 @@
+"""A new run in a folder that held another: nothing of the earlier one may stay beside the new one's files."""
+
+from __future__ import annotations
+
+from phinetune.errors import RunError
+from phinetune.run_folder.atomic import discard, remove_leftovers
+from phinetune.run_folder.paths import RunFolder
+
+
+def begin_anew(folder: RunFolder) -> bool:
+    """Put an earlier model aside and remove the earlier checkpoints and figures; whether there was a model.
+
+    The model goes first: whenever this is broken off, no model is left that could be taken for that of the checkpoints
+    beside it. Raises RunError when something cannot be moved or removed.
+    """
+    try:
+        had_model = folder.is_finished
+        if had_model:
+            if folder.model_before.exists():
+                discard(folder.model_before)
+            folder.model.replace(folder.model_before)
+        remove_leftovers(folder.checkpoints)
+        for step in folder.checkpoint_steps():
+            discard(folder.checkpoint(step))
+        for file in (folder.pairs, *folder.figures):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"What is in {folder.root.resolve()} cannot be replaced: {error.strerror or error}.",
+            "Choose another folder with --out.",
+        ) from error
+    if folder.checkpoint_steps():
+        raise RunError(
+            f"The checkpoints in {folder.checkpoints} cannot be removed.", "Choose another folder with --out."
+        )
+    return had_model

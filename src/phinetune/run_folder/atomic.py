@@ -1,0 +1,184 @@
+"""Writing whole or not at all: files and folders are made under a temporary name beside their place, flushed to the
+disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from phinetune.errors import RunError
+
+_TEMPORARY = ".partial-"
+_ASIDE = ".replaced-"  # holds what stood in a folder's place while the new one is moved in
+
+# What libraries written in Rust and C++ (tokenizers, torch.save) say instead of raising OSError.
+_DISK_WORDS = re.compile(r"os error \d+|PytorchStreamWriter|file write failed")
+# What some network drives say of flushing a folder.
+_CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all.
+
+    Raises RunError when the disk is full or the folder cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends without an error."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _let_others_read(temporary, 0o666)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
+        raise _cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it becomes `path` when the block ends without an error.
+
+    A folder already at `path` is replaced as a whole; killed in the middle of that, it returns at the next start
+    (`remove_leftovers`).
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+        yield temporary
+        _let_others_read(temporary, 0o777)
+        for file in temporary.rglob("*"):
+            _flush(file)
+        _flush(temporary)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=path.parent)) / path.name
+            try:
+                path.replace(old)
+                temporary.replace(path)
+            finally:
+                _return_or_remove(old.parent)
+        else:
+            temporary.replace(path)
+        _flush(path.parent)
+    except Exception as error:
+        if not _is_of_the_disk(error):
+            raise
+        raise _cannot_write(path, error) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder: it is gone at once or stays as it was, never half there.
+
+    What cannot be removed, on a disk that has become read-only for one, stays: nobody's work depends on its going.
+    """
+    with suppress(OSError):
+        grave = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+        with suppress(OSError):
+            path.replace(grave / path.name)
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`; what it had put aside and not replaced returns."""
+    if not folder.is_dir():
+        return
+    for aside in folder.glob(f"{_ASIDE}*"):
+        _return_or_remove(aside)
+    for entry in folder.glob(f"{_TEMPORARY}*"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink(missing_ok=True)
+
+
+def _return_or_remove(aside: Path) -> None:
+    """Move what lies in `aside` back to its place where that is empty, and remove it where it is taken."""
+    with suppress(OSError):
+        for entry in aside.iterdir():
+            if (aside.parent / entry.name).exists():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.replace(aside.parent / entry.name)
+        aside.rmdir()
+
+
+def _let_others_read(path: Path, mode: int) -> None:
+    with suppress(PermissionError, NotImplementedError):  # drives that know no permissions refuse to set them
+        path.chmod(mode & ~_umask())
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir():
+        if os.name != "nt":  # Windows flushes no folders
+            _flush_with(path, os.O_RDONLY, forgive=_CANNOT_FLUSH)
+    else:
+        _flush_with(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+
+
+def _flush_with(path: Path, flags: int, forgive: frozenset[int] = frozenset()) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in forgive:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    return isinstance(error, OSError | SafetensorError) or (
+        not isinstance(error, RunError) and _DISK_WORDS.search(str(error)) is not None
+    )
+
+
+def _cannot_write(path: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{path} could not be written: {getattr(error, 'strerror', None) or error}.",
+        "Free some disk space or choose another folder with --out. Nothing half-written was left behind.",
+    )

@@ -1,0 +1,130 @@
+"""One writer for a run folder. The lock is the operating system's, which lets go of it however its holder ends.
+
+checkpoints/.lock   {"pid": 4711, "host": "studio", "since": "14:03 on 25 November 2026"}
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from phinetune.errors import RunError
+from phinetune.run_folder.paths import RunFolder
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_HELD_ELSEWHERE = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_FAR = 1 << 30  # on Windows a locked byte cannot be read by others; one beyond the text leaves that readable
+
+
+class InUseError(RunError):
+    """Another process is writing to the run folder."""
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[bool]:
+    """Be the only one who writes to the run folder; false where its drive knows no locks.
+
+    The folder is made if need be, and removed again when nothing else was written to it.
+    Raises InUseError that names the holder when there is one, RunError when the folder cannot be written.
+    """
+    made = [place for place in (folder.checkpoints, folder.root) if not place.exists()]
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        handle, is_ours = _acquire(folder)
+    except OSError as error:
+        raise RunError(
+            f"{folder.root} cannot be written to: {error.strerror}.", "Choose another folder with --out."
+        ) from error
+    try:
+        yield is_ours
+    finally:
+        _release(handle, folder.lock if is_ours else None)
+        for place in made:
+            with suppress(OSError):  # not empty: it is used
+                place.rmdir()
+
+
+def _acquire(folder: RunFolder) -> tuple[int, bool]:
+    """An open handle, and whether it is locked."""
+    while True:
+        handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try(handle):
+                raise _in_use(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+                return handle, False
+            os.close(handle)
+            raise
+        except RunError:
+            os.close(handle)
+            raise
+        # Between our opening and locking it the last holder may have removed the file: then the lock keeps nobody out.
+        if _is_at(folder.lock, handle):
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M on %d %B %Y")}
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(owner).encode())
+            return handle, True
+        os.close(handle)
+
+
+def _release(handle: int, path: Path | None) -> None:
+    if path is not None and os.name != "nt" and _is_at(path, handle):
+        with suppress(OSError):
+            path.unlink()
+    os.close(handle)
+    if path is not None and os.name == "nt":  # an open file cannot be removed there
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _try(handle: int) -> bool:
+    """Take the lock; false when another holds it. Raises OSError when the drive knows no locks."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, _FAR, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD_ELSEWHERE:
+            return False
+        raise
+    return True
+
+
+def _in_use(folder: RunFolder) -> InUseError:
+    owner = _owner(folder.lock)
+    by = f": process {owner['pid']} on {owner['host']}, since {owner['since']}" if owner else ""
+    return InUseError(
+        f"Another phinetune is writing to {folder.root.resolve()}{by}.",
+        "Wait until it has ended, or choose another folder with --out.",
+    )
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= {"pid", "host", "since"} else {}

@@ -1,0 +1,50 @@
+"""Whether a resume is the same run: what is recorded of a run when it begins, compared with what is asked for now.
+
+A record is flat, and its names tell what they decide:
+
+    model, dtype, pairs, train.learning_rate, ...   the result: a resume must have the same
+    data.question, data.limit, ...                  which pairs are found: the pairs themselves are what counts
+    machine.device, machine.torch, ...              rounding: a resume may differ, and says so
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from phinetune.errors import RunError
+from phinetune.settings.explain import pages
+
+_MACHINE = "machine."
+_FINDS_PAIRS = {f"data.{name}" for name in ("question", "answer", "sheet", "limit", "seed", "validation_share")}
+_WORDS = {
+    "pairs": "contents of the sheet",
+    "pairs.train": "pairs to learn from",
+    "pairs.validation": "pairs held out",
+    "train.examples_per_step": "pairs a step (--batch-size times --grad-accum)",
+}
+
+
+def refuse_another_run(before: dict[str, Any], now: dict[str, Any], place: Path) -> None:
+    """Raises RunError that lists every difference which would change the result, by the names a person types."""
+    differing = [name for name in now if name in before and before[name] != now[name]]
+    same_pairs = before.get("pairs") == now.get("pairs")
+    telling = [n for n in differing if not n.startswith(_MACHINE) and not (same_pairs and n in _FINDS_PAIRS)]
+    if not telling:
+        return
+    flags = {page.name: page.flag or f"--set {page.name}" for page in pages()}
+    lines = [f"{_WORDS.get(n) or flags.get(n, n)}: {_shown(before[n])} before, {_shown(now[n])} now" for n in telling]
+    raise RunError(
+        f"The run in {place} cannot go on, because it was started differently:\n  " + "\n  ".join(lines),
+        "Use the same sheet and settings as before with --resume. To begin anew, use another --out, or --overwrite.",
+    )
+
+
+def other_machine(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What computes differently from when the run began, in words; "" when nothing does."""
+    names = [n for n in now if n.startswith(_MACHINE) and n in before and before[n] != now[n]]
+    return "; ".join(f"{n.removeprefix(_MACHINE)} was {before[n]} and is {now[n]}" for n in names)
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value)
