@@ -1,7 +1,8 @@
 """What training reports: one stream of small frozen values that the terminal, the metrics files and any
 tracker consume. Training knows none of them.
 
-    SheetRead -> ModelLoading -> ModelLoaded -> Started -> (StepDone | Validated | Saved | Warned)* -> Finished
+    SheetRead -> ModelLoading -> ModelLoaded -> Started
+              -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)* -> Finished
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-StopReason = Literal["finished", "early_stopping", "interrupted"]
+StopReason = Literal["finished", "early_stopping", "interrupted", "failed"]
+SkipReason = Literal["not_finite", "spike"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,36 @@ class StepDone:
     learning_rate: float
     grad_norm: float
     tokens: int  # real tokens that went through the model in this step; there is no padding to count
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepSkipped:
+    """An optimizer step that was computed and not taken: weights and optimizer are as they were.
+
+    `train_loss` and `grad_norm` are None where they were no numbers. `rows` are those of the sheet that it was about.
+    """
+
+    step: int
+    epoch: float
+    reason: SkipReason
+    train_loss: float | None
+    grad_norm: float | None
+    tokens: int
+    seconds: float
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The run went back from `step` to the state of `to_step`; what was reported of the steps between no longer holds.
+
+    The learning rate is `learning_rate_factor` times the planned one from here on. `seconds` were spent on those steps.
+    """
+
+    step: int
+    to_step: int
+    learning_rate_factor: float
     seconds: float
 
 
@@ -145,8 +177,10 @@ Event = (
     | ModelLoaded
     | Started
     | StepDone
+    | StepSkipped
     | Validated
     | Saved
+    | RolledBack
     | MirrorAwaited
     | Mirrored
     | Warned

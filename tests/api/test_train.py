@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import socket
 
 import pytest
 import torch
 import toys
+from allocator import FailingAllocator, run_out
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import phinetune
 from model.gguf_fixtures import Kind, write_gguf
 from phinetune import PhinetuneError
-from phinetune.errors import ModelError, RunError, SettingsError, SheetError
-from phinetune.events import Finished, ModelLoaded, SheetRead, Started, Warned
+from phinetune.errors import ModelError, RunError, SettingsError, SheetError, TrainingError
+from phinetune.events import Finished, ModelLoaded, RolledBack, SheetRead, Started, StepDone, Warned
+from phinetune.model import lora
+from phinetune.run_folder import RunFolder
 
 
 def _train(sheet, base, out, **options):
@@ -256,16 +260,81 @@ def test_a_resume_passes_over_a_damaged_checkpoint_and_says_so(toy_base, toy_she
     assert folders[-2].name in said
 
 
-def test_a_run_that_does_not_fit_says_what_to_change(toy_base, toy_sheet, tmp_path, monkeypatch):
-    from phinetune.training import loop
+def test_a_run_that_does_not_fit_says_how_much_it_takes_and_what_to_change(toy_base, toy_sheet, tmp_path):
+    said = []
+    with FailingAllocator() as allocator:
 
-    def out_of_memory(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        def on_event(event):
+            if isinstance(event, StepDone | Warned):
+                said.append(event)
+                allocator.fail_in = 5
 
-    monkeypatch.setattr(loop, "optimizer_step", out_of_memory)
-    with pytest.raises(PhinetuneError, match="does not fit in the memory") as caught:
+        with pytest.raises(TrainingError, match=r"does not fit in the memory .* needs about 0\.\d GB") as caught:
+            _train(toy_sheet, toy_base, tmp_path, on_event=on_event)
+    assert "--max-length" in caught.value.hint
+    assert [e.code for e in said if isinstance(e, Warned)][-1] == "out_of_memory"
+
+
+def test_a_run_that_ran_out_of_memory_ends_in_a_model_all_the_same(toy_base, toy_sheet, tmp_path):
+    with FailingAllocator() as allocator:
+
+        def on_event(event):
+            if isinstance(event, StepDone) and event.step == 2:
+                allocator.fail_in = 5
+
+        run = _train(toy_sheet, toy_base, tmp_path, on_event=on_event)
+    assert allocator.failures == 1
+    assert run.stopped == "finished"
+    assert run.folder.is_finished
+
+
+def test_a_base_model_that_does_not_fit_is_told_with_its_size(toy_base, toy_sheet, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: run_out())
+    with pytest.raises(ModelError, match=r"does not fit in memory: its weights alone take 0\.0 GB") as caught:
         _train(toy_sheet, toy_base, tmp_path)
-    assert "--batch-size 1" in caught.value.hint
+    assert "smaller --model" in caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def failed_run(toy_base, toy_sheet, tmp_path_factory):
+    """A learning rate that no halving saves in fp16: real overflow, nothing is injected."""
+    out, events = tmp_path_factory.mktemp("failed"), []
+    with pytest.raises(TrainingError, match="became unstable: .* after going back twice already") as caught:
+        _train(toy_sheet, toy_base, out, lr=0.9, dtype="fp16", epochs=20, batch_size=4, on_event=events.append)
+    return out, events, caught.value
+
+
+def test_a_run_that_became_unstable_went_back_twice_and_said_so(failed_run):
+    _, events, error = failed_run
+    assert [e.code for e in events if isinstance(e, Warned)].count("rolled_back") == 2
+    assert [e.learning_rate_factor for e in events if isinstance(e, RolledBack)] == [0.5, 0.25]
+    assert "--lr at a quarter" in error.hint
+    assert "phinetune report" in error.hint
+
+
+def test_a_run_that_became_unstable_leaves_what_explains_it(failed_run):
+    out, _, _ = failed_run
+    assert not RunFolder(out).is_finished
+    figures = json.loads(RunFolder(out).metrics_json.read_text())
+    assert (figures["stopped"], figures["rollbacks"]) == ("failed", 2)
+    first = phinetune.diagnose(out)[0]
+    assert (first.name, first.severity) == ("unstable", "warning")
+    page = phinetune.report(out).read_text()
+    assert "became unstable" in page
+    assert "no tuned model" in page
+
+
+def test_what_an_unstable_run_keeps_is_sound(failed_run):
+    out, _, error = failed_run
+    folder = RunFolder(out)
+    steps = folder.checkpoint_steps()
+    for step in steps:
+        weights = lora.read_weights(folder.checkpoint(step))
+        assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    kept = re.search(r"checkpoints/checkpoint-(\d+)", error.message)
+    assert kept is None or int(kept[1]) in steps
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,46 @@ def test_a_loss_that_was_no_number():
     assert "--lr 0.0001" in found.advice
 
 
+def _skipped(rows, steps: dict[int, float | None]) -> list[MetricsRow]:
+    return [
+        MetricsRow(r.step, r.epoch, steps[r.step], r.eval_loss, None, None, r.tokens, r.seconds)
+        if r.step in steps
+        else r
+        for r in rows
+    ]
+
+
+def test_steps_without_numbers_that_were_left_out_are_a_note_and_many_a_warning():
+    one = _found(_skipped(_good(), {80: None}))["not_a_number"]
+    assert (one.severity, one.number, one.advice) == ("note", 1, "")
+    assert "1 step gave no numbers, first step 80, and was left out" in one.sentence
+    many = _found(_skipped(_good(), {70: None, 80: None, 90: None}))["not_a_number"]
+    assert (many.severity, many.number) == ("warning", 3)
+    assert "--lr 0.0001" in many.advice
+
+
+def test_a_spike_that_was_left_out_is_told_as_such():
+    found = _found(_skipped(_good(), {80: 9.0}))["spikes"]
+    assert "in step 80; 1 of them was left out, and came back" in found.sentence
+
+
+def test_going_back_is_told_with_how_it_ended():
+    held = _found(_good(), Facts(rollbacks=1, stopped="finished"))["went_back"]
+    assert held.severity == "note"
+    assert "went back to an earlier state once" in held.sentence
+    assert "--lr 0.0001" in held.advice
+    gave_up = diagnose(_skipped(_good(), {98: None, 99: None, 100: None}), Facts(rollbacks=2, stopped="failed"))
+    assert gave_up[0].name == "unstable"
+    assert "twice" in gave_up[0].sentence
+    assert "--lr 0.0001" in gave_up[0].advice
+    assert not {"went_back", "unstable"} & _found(_good(), Facts(rollbacks=0)).keys()
+
+
+def test_a_run_without_a_single_taken_step_says_why():
+    rows = [MetricsRow(step, step / 10, None, None, None, None, 100, 1.0) for step in (1, 2, 3)]
+    assert [d.name for d in diagnose(rows, Facts(rollbacks=2, stopped="failed"))] == ["unstable", "not_a_number"]
+
+
 def test_overflows_now_and_then_are_normal_and_many_are_not():
     def lost(count: int) -> list[MetricsRow]:
         return [

@@ -10,7 +10,7 @@ import pytest
 
 from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
 from phinetune.errors import RunError
-from phinetune.events import Finished, Saved, StepDone, Validated, Warned
+from phinetune.events import Finished, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 from phinetune.run_folder import RunFolder
 
 
@@ -88,6 +88,38 @@ def test_a_gradient_that_overflowed_is_an_empty_cell(tmp_path):
     assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
 
 
+def _skip(step: int, loss: float | None = None) -> StepSkipped:
+    return StepSkipped(step, step / 4, "spike" if loss else "not_finite", loss, None, 100, 0.5, (3, 4))
+
+
+def test_a_skipped_step_is_a_row_without_a_rate_and_survives_the_file(tmp_path):
+    log = _log(tmp_path, _step(1), _skip(2), _skip(3, 9.0), _step(4), _validated(4, 2.0))
+    assert [row.was_skipped for row in log.rows] == [False, True, True, False]
+    assert log.rows[2].train_loss == 9.0
+    assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
+    figures = _summary(log.rows)
+    assert (figures["skipped_steps"], figures["steps"], figures["tokens"]) == (2, 4, 400)
+    assert figures["final_train_loss"] == pytest.approx((log.rows[0].train_loss + log.rows[3].train_loss) / 2)
+
+
+def test_a_validation_of_a_skipped_step_stands_in_its_row(tmp_path):
+    log = _log(tmp_path, _step(1), _skip(2), _validated(2, 2.5))
+    assert log.rows[1].was_skipped
+    assert log.rows[1].eval_loss == 2.5
+
+
+def test_rows_of_a_way_that_was_left_are_dropped_from_the_log_and_from_the_file(tmp_path):
+    events = [_step(1), _validated(1, 2.0), _step(2), _validated(2, 2.2), _skip(3), RolledBack(3, 1, 0.5, 9.0)]
+    log = _log(tmp_path, *events)
+    assert [(row.step, row.eval_loss) for row in log.rows] == [(1, 2.0)]
+    assert read_metrics(RunFolder(tmp_path).metrics_csv) == log.rows
+    assert log.rollbacks == 1
+    for event in (_step(2), _validated(2, 1.9)):
+        log.consume(event)
+    assert [(row.step, row.eval_loss) for row in log.rows] == [(1, 2.0), (2, 1.9)]
+    assert _summary(log.rows, rollbacks=log.rollbacks)["rollbacks"] == 1
+
+
 HEAD = ",".join(COLUMNS) + "\n"
 
 
@@ -156,6 +188,8 @@ def test_the_summary_of_a_run_computed_by_hand():
         "train_pairs": 8,
         "validation_pairs": 2,
         "answers_cut": 1,
+        "skipped_steps": 0,
+        "rollbacks": 0,
         "stopped": "finished",
     }
 

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from phinetune.api.run import Run
+from phinetune.api.run import Run, folder_with_figures
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.artifacts.diagnosis import Diagnosis, diagnose_folder
-from phinetune.run_folder import RunFolder, open_finished
+from phinetune.run_folder import RunFolder
 from phinetune.sheet.findings import Pair
 from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.near_duplicates import near_duplicates
 
 
 def diagnose(run: Run | str | Path) -> list[Diagnosis]:
-    """What a finished run shows, worst first, from its folder alone; with how its answers end, once `compare` asked.
+    """What a run shows, worst first, from its folder alone; with how its answers end, once `compare` asked.
 
-    Raises RunError when there is no finished run, or one of its files is damaged.
+    Raises RunError when there is no run with figures, or one of its files is damaged.
     """
-    return diagnosis_of(open_finished(run.folder.root if isinstance(run, Run) else run))
+    return diagnosis_of(folder_with_figures(run))
 
 
 def diagnosis_of(folder: RunFolder) -> list[Diagnosis]:

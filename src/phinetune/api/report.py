@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from phinetune.api.diagnose import diagnosis_of
-from phinetune.api.run import Run
+from phinetune.api.run import Run, folder_with_figures
 from phinetune.artifacts.report import write_report
-from phinetune.run_folder import RunFolder, open_finished
+from phinetune.run_folder import RunFolder
 
 
 def report(run: Run | str | Path) -> Path:
     """Write training_visuals/report.html from the run folder alone, and return its place.
 
-    Raises RunError when there is no finished run, or one of its files is damaged.
+    Raises RunError when there is no run with figures, or one of its files is damaged.
     """
-    return report_on(open_finished(run.folder.root if isinstance(run, Run) else run))
+    return report_on(folder_with_figures(run))
 
 
 def report_on(folder: RunFolder) -> Path:

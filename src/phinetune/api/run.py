@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.events import StopReason
-from phinetune.run_folder import RunFolder
+from phinetune.run_folder import RunFolder, open_finished
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,21 @@ class Run:
     real_tokens_per_s: float | None
     peak_memory_gb: float | None
     trainable_parameters: int
+    skipped_steps: int = 0  # computed and not taken
+    rollbacks: int = 0  # returns to an earlier state
     diagnosis: tuple[Diagnosis, ...] = ()  # worst first
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
         del values["folder"]
         return {"out": str(self.folder.root), **values}
+
+
+def folder_with_figures(run: Run | str | Path) -> RunFolder:
+    """The folder of a run that has figures to look at, also when it failed or was interrupted.
+
+    Raises RunError when there is none.
+    """
+    root = run.folder.root if isinstance(run, Run) else Path(run)
+    folder = RunFolder(root)
+    return folder if folder.metrics_json.is_file() else open_finished(root)

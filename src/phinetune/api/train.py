@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from phinetune.api.outputs import Dispensable, run_config, run_record, write_mod
 from phinetune.api.report import report_on
 from phinetune.api.run import Run
 from phinetune.artifacts.diagnosis import Diagnosis
-from phinetune.artifacts.metrics import MetricsLog, summary
-from phinetune.errors import TrainingError
-from phinetune.events import Finished, ModelLoaded, ModelLoading, Saved, SheetRead, Warned
+from phinetune.artifacts.metrics import MetricsLog, Summary, summary
+from phinetune.errors import PhinetuneError, TrainingError
+from phinetune.events import Finished, ModelLoaded, ModelLoading, Saved, SheetRead, StopReason, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     cpu_has_bf16,
@@ -32,6 +33,7 @@ from phinetune.model.device import (
 )
 from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
+from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.run_folder import RunFolder, begin_anew, write_json
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
 from phinetune.sheet.kept import keep_pairs
@@ -73,7 +75,11 @@ def train(
     try:
         with claimed(folder, copy, resume=resume, overwrite=overwrite, on_event=on_event):
             return _train(Path(sheet), folder, copy, settings, template, resume, overwrite, on_event, stop_requested)
-    except torch.OutOfMemoryError as error:
+    except PhinetuneError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             "The run does not fit in the memory of this device.",
             "Try --batch-size 1 --grad-accum 16, then --max-length 256, then --set train.gradient_checkpointing=true; "
@@ -117,39 +123,51 @@ def _train(
     keep_pairs(folder.pairs, parts)
     log, dispensable = MetricsLog(folder), Dispensable(on_event)
     log.replay(checkpoints.history(start_from) if start_from is not None else ())
-    finished: Finished | None = None
-    with start_mirror(folder, mirror_folder, anew=start_from is None) as mirror:
-        if start_from is not None:
-            mirror.submit(start_from)
-        for event in fit(
-            model,
-            corpus,
-            settings.train,
-            replace(checkpoints, in_use=mirror.in_use),
-            pairs_per_row=rows.pairs_per_row,
-            resume_from=start_from,
-            stop_requested=stop_requested,
-        ):
-            with dispensable("the table of figures"):
-                log.consume(event)
-            if isinstance(event, Saved):
-                mirror.submit(event.step)
-            for each in (event, *mirror.news()):
-                on_event(each)
-            finished = event if isinstance(event, Finished) else None
-        assert finished is not None  # fit() ends with it
+
+    def figures_so_far(stopped: StopReason, seconds: float) -> Summary:
         trainable, total = lora.count_parameters(model)
-        figures = summary(
+        return summary(
             log.rows,
             trainable_parameters=trainable,
             total_parameters=total,
             train_pairs=len(corpus.train),
             validation_pairs=len(corpus.validation),
             answers_cut=sum(example.was_cut for example in (*corpus.train, *corpus.validation)),
-            stopped=finished.stopped,
-            seconds=finished.seconds,
+            rollbacks=log.rollbacks,
+            stopped=stopped,
+            seconds=seconds,
             peak_memory_gb=peak_memory_gb(device),
         )
+
+    finished: Finished | None = None
+    with start_mirror(folder, mirror_folder, anew=start_from is None) as mirror:
+        if start_from is not None:
+            mirror.submit(start_from)
+        try:
+            for event in fit(
+                model,
+                corpus,
+                settings.train,
+                replace(checkpoints, in_use=mirror.in_use),
+                pairs_per_row=rows.pairs_per_row,
+                resume_from=start_from,
+                stop_requested=stop_requested,
+            ):
+                with dispensable("the table of figures"):
+                    log.consume(event)
+                if isinstance(event, Saved):
+                    mirror.submit(event.step)
+                for each in (event, *mirror.news()):
+                    on_event(each)
+                finished = event if isinstance(event, Finished) else None
+        except TrainingError:
+            # What led to it can be looked at; trouble with that must not hide the reason.
+            with dispensable("the figures of the run"), suppress(MemoryError, RuntimeError):
+                seconds = sum(row.seconds for row in log.rows)
+                _leave_figures(folder, log, figures_so_far("failed", seconds), config_record, pairs)
+            raise
+        assert finished is not None  # fit() ends with it
+        figures = figures_so_far(finished.stopped, finished.seconds)
         diagnosis: list[Diagnosis] = []
         with dispensable("pictures and figures"):
             log.write()
@@ -176,8 +194,21 @@ def _train(
         real_tokens_per_s=figures["real_tokens_per_s"],
         peak_memory_gb=figures["peak_memory_gb"],
         trainable_parameters=figures["trainable_parameters"],
+        skipped_steps=figures["skipped_steps"],
+        rollbacks=figures["rollbacks"],
         diagnosis=tuple(diagnosis),
     )
+
+
+def _leave_figures(
+    folder: RunFolder, log: MetricsLog, figures: Summary, config_record: dict[str, Any], pairs: PairTable
+) -> None:
+    """The curves of a run that failed, and the page with their diagnosis."""
+    if any(row.tokens for row in log.rows):
+        log.write()
+        write_visuals(folder, figures, config_record)
+        write_json(folder.findings_json, pairs.to_json())
+        report_on(folder)
 
 
 def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:

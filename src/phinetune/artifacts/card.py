@@ -160,6 +160,8 @@ def _why_it_stopped(facts: CardFacts) -> str:
             return "early: the validation loss no longer got better"
         case "interrupted":
             return "early: it was interrupted"
+        case "failed":
+            return "early: it became unstable"
 
 
 def _asking(facts: CardFacts) -> str:

@@ -4,9 +4,10 @@
     0,0.0,,2.82,,,0,0.0                                  the base model, measured before training
     1,0.036,4.18,,2e-06,1.3,1021,7.4                     one row an optimizer step
     28,1.0,2.61,2.55,5.6e-05,0.7,988,7.5                 a validated step fills eval_loss too
+    31,1.1,,,,,1004,7.4                                  a skipped step: computed, but no rate was applied
 
 `tokens` and `seconds` are those of the row's own step, as in `StepDone`: sums over rows are totals of the run, also
-when it was resumed. Losses are nats per answer token.
+when it was resumed. Losses are nats per answer token. When a run goes back to a checkpoint, the rows after it go.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pathlib import Path
 from typing import TypedDict
 
 from phinetune.errors import RunError
-from phinetune.events import Event, Finished, Saved, StepDone, StopReason, Validated
+from phinetune.events import Event, Finished, RolledBack, Saved, StepDone, StepSkipped, StopReason, Validated
 from phinetune.run_folder import RunFolder, write_text
 
 
 @dataclass(frozen=True)
 class MetricsRow:
-    """One optimizer step; or one validation without a step, with no train figures and 0 tokens and seconds."""
+    """One optimizer step; or one validation without a step, with no train figures and 0 tokens and seconds.
+
+    A skipped step has tokens and no learning rate; its loss and gradient norm are there where they were numbers.
+    """
 
     step: int
     epoch: float
@@ -36,6 +40,10 @@ class MetricsRow:
     grad_norm: float | None
     tokens: int
     seconds: float
+
+    @property
+    def was_skipped(self) -> bool:
+        return self.learning_rate is None and self.tokens > 0
 
 
 COLUMNS = tuple(field.name for field in fields(MetricsRow))
@@ -50,6 +58,7 @@ class MetricsLog:
     def __init__(self, folder: RunFolder, rows: Iterable[MetricsRow] = ()) -> None:
         self._path = folder.metrics_csv
         self._rows = {row.step: row for row in rows}
+        self._rollbacks: list[RolledBack] = []
 
     @property
     def rows(self) -> list[MetricsRow]:
@@ -60,10 +69,15 @@ class MetricsLog:
         for event in events:
             self._take(event)
 
+    @property
+    def rollbacks(self) -> int:
+        """How often the run went back to an earlier state."""
+        return len(self._rollbacks)
+
     def consume(self, event: Event) -> None:
         """Take an event in, and write at every validation, checkpoint and at the end."""
         self._take(event)
-        if isinstance(event, Validated | Saved | Finished):
+        if isinstance(event, Validated | Saved | RolledBack | Finished):
             self.write()
 
     def _take(self, event: Event) -> None:
@@ -79,6 +93,20 @@ class MetricsLog:
                     tokens=event.tokens,
                     seconds=event.seconds,
                 )
+            case StepSkipped():
+                self._rows[event.step] = MetricsRow(
+                    step=event.step,
+                    epoch=event.epoch,
+                    train_loss=event.train_loss,
+                    eval_loss=None,
+                    learning_rate=None,
+                    grad_norm=event.grad_norm,
+                    tokens=event.tokens,
+                    seconds=event.seconds,
+                )
+            case RolledBack():
+                self._rollbacks.append(event)
+                self._rows = {step: row for step, row in self._rows.items() if step <= event.to_step}
             case Validated():
                 alone = MetricsRow(event.step, event.epoch, None, None, None, None, 0, 0.0)
                 row = self._rows.get(event.step, alone)
@@ -153,6 +181,8 @@ class Summary(TypedDict):
     train_pairs: int
     validation_pairs: int
     answers_cut: int  # of both parts, longer than max_length
+    skipped_steps: int  # computed and not taken: no numbers, or a spike
+    rollbacks: int  # how often the run went back to an earlier state, at half the learning rate
     stopped: StopReason
 
 
@@ -164,6 +194,7 @@ def summary(
     train_pairs: int,
     validation_pairs: int,
     answers_cut: int = 0,
+    rollbacks: int = 0,
     stopped: StopReason,
     seconds: float,
     peak_memory_gb: float | None = None,
@@ -197,12 +228,15 @@ def summary(
         train_pairs=train_pairs,
         validation_pairs=validation_pairs,
         answers_cut=answers_cut,
+        skipped_steps=sum(row.was_skipped for row in rows),
+        rollbacks=rollbacks,
         stopped=stopped,
     )
 
 
 def _last_epoch_loss(rows: Sequence[MetricsRow]) -> float | None:
-    trained = [(row.epoch, row.train_loss, row.tokens) for row in rows if row.train_loss is not None]
+    taken = [row for row in rows if not row.was_skipped]
+    trained = [(row.epoch, row.train_loss, row.tokens) for row in taken if row.train_loss is not None]
     if not trained:
         return None
     start = trained[-1][0] - 1 + 1e-9  # epochs are quotients: 5.0 - 1 must not take in the step at 4.0
@@ -211,7 +245,7 @@ def _last_epoch_loss(rows: Sequence[MetricsRow]) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    # A step that fp16 had to skip has an infinite gradient; JSON has no word for it, an empty cell does.
+    # JSON has no word for what is no number; an empty cell does.
     return value if math.isfinite(value) else None
 
 

@@ -202,6 +202,8 @@ def _findings(findings: Mapping[str, Any] | None) -> str:
 
 def _next(folder: RunFolder, figures: Mapping[str, Any]) -> str:
     place = escape(folder.root.resolve().name if folder.root != Path() else ".")
+    if figures["stopped"] == "failed":
+        return "<p>The run ended with an error, so there is no tuned model. Begin anew with --overwrite.</p>"
     again = "" if figures["stopped"] != "interrupted" else "<p>The run was interrupted: go on with --resume.</p>"
     commands = (
         (f'phinetune ask {place} "…"', "ask it something"),

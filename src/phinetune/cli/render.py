@@ -33,10 +33,12 @@ from phinetune.events import (
     ModelLoaded,
     ModelLoading,
     Restored,
+    RolledBack,
     Saved,
     SheetRead,
     Started,
     StepDone,
+    StepSkipped,
     Validated,
     Warned,
 )
@@ -177,6 +179,12 @@ class TrainingPage:
                 self._start(event)
             case StepDone():
                 self._step(event)
+            case StepSkipped():
+                self._skipped(event)
+            case RolledBack():
+                self._recent = []
+                if self._bar:
+                    self._bar.update(self._task, completed=event.to_step)
             case Validated():
                 self._validated(event)
             case Warned():
@@ -269,6 +277,11 @@ class TrainingPage:
             self._bar_now().update(self._task, completed=event.step, figures=figures, left=duration(left))
         elif event.step % max(1, self._started.total_steps // _PLAIN_LINES) == 0:
             self._console.print(f"step {event.step}/{self._started.total_steps}  {figures}  {duration(left)} left")
+
+    def _skipped(self, event: StepSkipped) -> None:
+        why = "gave no numbers" if event.reason == "not_finite" else f"had a loss of {event.train_loss:.3f}, far off"
+        rows = ", ".join(map(str, event.rows[:16])) + (" …" if len(event.rows) > 16 else "")
+        self._console.print(f"[yellow]Note:[/yellow] Step {event.step} {why}, and was left out (rows {rows}).")
 
     def _validated(self, event: Validated) -> None:
         assert self._started

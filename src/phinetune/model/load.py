@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phinetune.errors import ModelError
+from phinetune.model.device import total_memory_bytes
+from phinetune.model.find_shape import find_shape
 from phinetune.model.gguf_base import load_gguf
+from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.settings import EMBEDDED_MODEL
 
 # What a causal language model needs and nothing else: pickled weights and code are never downloaded.
@@ -64,7 +68,12 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     path = find(spec)
     kind = _kind(spec, path)
     load = load_gguf if path.is_file() else _load_folder
-    model, tokenizer = load(path, dtype, device)
+    try:
+        model, tokenizer = load(path, dtype, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _does_not_fit(spec, dtype, device) from None
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
     model.requires_grad_(False)
@@ -75,6 +84,18 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
         kind=kind,
         spec=str(path.resolve()) if kind in ("folder", "gguf") else spec,
         hub_name={"embedded": _EMBEDDED_HUB_NAME, "hub": spec}.get(kind),
+    )
+
+
+def _does_not_fit(spec: str, dtype: torch.dtype, device: torch.device) -> ModelError:
+    weights = ""
+    with suppress(ModelError):  # a model whose size is not known here
+        weights = f": its weights alone take {find_shape(spec).shape.parameters * dtype.itemsize / 1e9:.1f} GB"
+    return ModelError(
+        f"{spec} does not fit in memory{weights}, and this device has {total_memory_bytes(device) / 1e9:.1f} GB "
+        "for everything.",
+        "Close other programs, choose a smaller --model, or --dtype bf16 if it was fp32. "
+        "`phinetune plan` says beforehand what fits.",
     )
 
 
@@ -208,6 +229,8 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         first_line = str(error).strip().partition("\n")[0]
         raise ModelError(f"The model in {path} cannot be loaded: {first_line}", "Download it again.") from None
     return model.to(device), tokenizer

@@ -14,6 +14,7 @@ from phinetune.errors import SettingsError, TrainingError
 from phinetune.events import Warned
 from phinetune.model import lora
 from phinetune.model.attention import cannot_confine
+from phinetune.model.out_of_memory import is_out_of_memory, release_memory
 from phinetune.model.rows import RowLoss, fast_row_loss, plain_row_loss
 from phinetune.tokens.batch import lay_out
 from phinetune.tokens.encode import Example
@@ -40,11 +41,20 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     worked. Raises TrainingError when the base model gives no usable numbers, SettingsError for pairs longer than its
     window, and ModelError when a pair would see its neighbours in a row.
     """
-    pair = [pick(examples, key=lambda example: len(example.ids)) for pick in (min, max)]
-    _refuse_beyond_window(model, pair[1])
+    by_length = sorted(examples, key=lambda example: len(example.ids))
+    _refuse_beyond_window(model, by_length[-1])
     warning = None
-    with plain_row_loss(model) as plain:
-        alone = [_pass(model, plain, [example]) for example in pair]
+    try:
+        pair = [by_length[0], by_length[-1]]
+        alone = _each_alone(model, pair)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        alone = []
+    if not alone:  # the plain way takes more memory than training does: short pairs prove as much
+        release_memory()
+        pair = [by_length[0], by_length[min(1, len(by_length) - 1)]]
+        alone = _each_alone(model, pair)
     expected = _Pass(sum(each.loss for each in alone), torch.stack([each.gradient for each in alone]).sum(0))
     if not math.isfinite(expected.loss):
         raise TrainingError(
@@ -67,16 +77,23 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
         yield plain, warning
 
 
+def _each_alone(model: PeftModel, examples: Sequence[Example]) -> list[_Pass]:
+    with plain_row_loss(model) as plain:
+        return [_pass(model, plain, [example]) for example in examples]
+
+
 def _pass(model: PeftModel, row_loss: RowLoss, examples: Sequence[Example]) -> _Pass:
     """Forth and back through one row of the examples, without dropout; the model is left as it was."""
     parameters = [parameter for _, parameter in lora.trainable(model)]
     row = lay_out(examples).to(parameters[0].device)
     was_training = model.training
     model.eval()
-    loss = row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths)
-    # The mean, as in training: a sum of hundreds of tokens may leave fp16's range.
-    gradients = torch.autograd.grad(loss / row.answer_tokens, parameters)
-    model.train(was_training)
+    try:
+        loss = row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths)
+        # The mean, as in training: a sum of hundreds of tokens may leave fp16's range.
+        gradients = torch.autograd.grad(loss / row.answer_tokens, parameters)
+    finally:
+        model.train(was_training)
     vector = torch.cat([gradient.detach().flatten().float() for gradient in gradients])
     return _Pass(float(loss.detach()), vector * row.answer_tokens)
 
@@ -85,9 +102,9 @@ def _agrees_here(model: PeftModel, fast: RowLoss, examples: Sequence[Example], e
     """Whether the fast way works on this device at all, and gives the plain way's numbers."""
     try:
         return _agree(model, _pass(model, fast, examples), expected, tokens)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, NotImplementedError):  # a kernel that this device or build does not have
+    except RuntimeError as error:  # a kernel that this device or build does not have
+        if is_out_of_memory(error):
+            raise
         return False
 
 

@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 
 from phinetune.errors import RunError, TrainingError
-from phinetune.events import Event, Finished, Saved, Started, StepDone, StopReason, Validated, Warned
+from phinetune.events import Event, Finished, Saved, Started, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
 from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
-from phinetune.tokens.batch import Batch, micro_batches, validation_batches
+from phinetune.tokens.batch import micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 from phinetune.tokens.order import StepOrder
 from phinetune.training.check import proven_row_loss
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.progress import Progress
+from phinetune.training.recovery import Recovery, reason_to_skip, trouble_with_steps, was_skipped, weights_are_finite
+from phinetune.training.room import Room
 from phinetune.training.schedule import Schedule, plan
-from phinetune.training.step import LossScale, optimizer_step, validation_loss
-
-_VALIDATION_ROW = 2048  # tokens; enough to fill the device, little enough to fit where a training step fits
+from phinetune.training.step import LossScale, StepResult, make_optimizer, move_weights, step_gradients, validation_loss
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,14 @@ def fit(
     `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
     size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
     becomes true the current step is finished, a checkpoint saved, and the run ends as interrupted. A checkpoint that
-    cannot be saved is a warning while training goes on.
-    Raises TrainingError when the numbers stop being finite, RunError when an interrupted run cannot be saved.
+    cannot be saved is a warning while training goes on. Memory that runs out is met with smaller rows (room.py),
+    numbers that go wrong by skipping steps and going back (recovery.py).
+    Raises TrainingError when neither helps, RunError when an interrupted run cannot be saved.
     """
-    order = StepOrder(len(corpus.train), settings.examples_per_step, settings.seed)
-    schedule = plan(settings, order.steps_per_epoch)
-    parameters = [parameter for _, parameter in lora.trainable(model)]
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
-    held_out = validation_batches(corpus.validation, _VALIDATION_ROW)
-    scale = LossScale.for_dtype(model.get_base_model().dtype)
-    progress = Progress(loss_scale=scale.value)
-    best: dict[str, torch.Tensor] = {}  # the best adapter: in memory, so that the end needs no file of long ago
-    if resume_from is not None:
-        resumed = checkpoints.resume(resume_from, model, optimizer)
-        progress, best = resumed.progress, resumed.best
-        if resumed.warning is not None:
-            yield resumed.warning
-        scale = LossScale(progress.loss_scale, progress.loss_scale_good_steps)
-
-    def record(event: Event) -> Event:
-        progress.history.append(event)
-        return event
-
+    run, warning = _start(model, corpus, settings, checkpoints, pairs_per_row or settings.batch_size, resume_from)
+    if warning is not None:
+        yield warning
+    progress, schedule = run.progress, run.schedule
     yield Started(
         step=progress.step,
         total_steps=schedule.total_steps,
@@ -87,51 +73,25 @@ def fit(
     with proven_row_loss(model, corpus.train) as (row_loss, warning):
         if warning is not None:
             yield warning
-        if held_out and progress.step == 0:
-            yield record(_validate(model, row_loss, held_out, progress, schedule))
+        if corpus.validation and progress.step == 0:
+            yield from run.validate(row_loss)
         model.train()
-        while progress.step < schedule.total_steps and not _out_of_patience(progress, settings) and not interrupted:
-            step = progress.step + 1
-            chosen = [corpus.train[index] for index in order.indices(step - 1)]
-            start = time.perf_counter()
-            result = optimizer_step(
-                row_loss,
-                parameters,
-                optimizer,
-                micro_batches(chosen, pairs_per_row or settings.batch_size),
-                learning_rate=schedule.learning_rate(step),
-                max_grad_norm=settings.max_grad_norm,
-                seed=_step_seed(settings.seed, step),
-                loss_scale=scale,
-            )
-            progress.step = step
-            progress.loss_scale, progress.loss_scale_good_steps = scale.value, scale.good_steps
-            yield record(
-                StepDone(
-                    step=step,
-                    epoch=step / schedule.steps_per_epoch,
-                    train_loss=result.train_loss,
-                    learning_rate=schedule.learning_rate(step),
-                    grad_norm=result.grad_norm,
-                    tokens=result.tokens,
-                    seconds=time.perf_counter() - start,
-                )
-            )
-            if held_out and schedule.validates_at(step):
-                yield record(_validate(model, row_loss, held_out, progress, schedule))
-                if progress.best_step == step:
-                    best = lora.copy_weights(model)
-            interrupted = stop_requested() and step < schedule.total_steps
-            must_save = interrupted or _out_of_patience(progress, settings) or progress.best_step == step
-            if must_save or schedule.saves_at(step):
-                yield _save(checkpoints, model, optimizer, progress, leaving=interrupted)
+        while progress.step < schedule.total_steps and not run.is_out_of_patience and not interrupted:
+            trouble = yield from run.take_step(row_loss)
+            if trouble is None and corpus.validation and schedule.validates_at(progress.step):
+                trouble = yield from run.validate(row_loss)
+            interrupted = stop_requested() and progress.step < schedule.total_steps
+            if trouble is None and (interrupted or run.saves_now):
+                trouble = yield from run.save(leaving=interrupted)
+            if trouble is not None:
+                yield from run.recovery.go_back(trouble)
         if not interrupted and progress.best_step not in (0, progress.step):
-            lora.put_weights(model, best)
+            lora.put_weights(model, run.recovery.best)
     model.eval()
     yield Finished(
         step=progress.step,
         epochs=progress.step / schedule.steps_per_epoch,
-        stopped=_stop_reason(progress, settings, interrupted),
+        stopped="interrupted" if interrupted else "early_stopping" if run.is_out_of_patience else "finished",
         best_step=progress.best_step or progress.step,
         best_eval_loss=progress.best_eval_loss,
         seconds=progress.seconds,
@@ -139,69 +99,176 @@ def fit(
     )
 
 
-def _save(
-    checkpoints: Checkpoints, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress, *, leaving: bool
-) -> Event:
-    """Save a checkpoint, or say that it failed: the next one is tried in its time. Leaving without one is an error."""
-    step = progress.step
-    saved = Saved(step, str(checkpoints.folder.checkpoint(step)), progress.best_step == step)
-    progress.history.append(saved)
-    try:
-        checkpoints.save(model, optimizer, progress)
-    except RunError as error:
-        progress.history.pop()
-        safe, _ = checkpoints.newest_good()
+# What a part of the run comes to: what went wrong, in words, or None.
+Part = Generator[Event, None, str | None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run under way. Its parts report events, note them in the history, and give back what went wrong."""
+
+    model: PeftModel
+    corpus: Corpus
+    settings: TrainSettings
+    checkpoints: Checkpoints
+    order: StepOrder
+    schedule: Schedule
+    parameters: Sequence[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    room: Room
+    recovery: Recovery
+
+    def take_step(self, row_loss: RowLoss) -> Part:
+        """One optimizer step, taken or skipped."""
+        progress, step = self.progress, self.progress.step + 1
+        chosen = [self.corpus.train[index] for index in self.order.indices(step - 1)]
+        start = time.perf_counter()
+
+        def gradients(pairs_per_row: int) -> tuple[StepResult, LossScale]:
+            scale = LossScale(progress.loss_scale, progress.loss_scale_good_steps)
+            result = step_gradients(
+                row_loss,
+                self.parameters,
+                micro_batches(chosen, pairs_per_row),
+                max_grad_norm=self.settings.max_grad_norm,
+                seed=_step_seed(self.settings.seed, step),
+                loss_scale=scale,
+            )
+            return result, scale
+
+        result, scale = yield from self.room.for_step(step, gradients)
+        progress.step = step
+        progress.loss_scale, progress.loss_scale_good_steps = scale.value, scale.good_steps
+        epoch = step / self.schedule.steps_per_epoch
+        reason = reason_to_skip(progress.history, result.train_loss, result.grad_norm)
+        done: StepDone | StepSkipped
+        if reason is None:
+            rate = self.schedule.learning_rate(step) * progress.learning_rate_factor
+            move_weights(self.optimizer, rate)
+            seconds = time.perf_counter() - start
+            done = StepDone(step, epoch, result.train_loss, rate, result.grad_norm, result.tokens, seconds)
+        else:
+            done = StepSkipped(
+                step=step,
+                epoch=epoch,
+                reason=reason,
+                train_loss=result.train_loss if math.isfinite(result.train_loss) else None,
+                grad_norm=result.grad_norm if math.isfinite(result.grad_norm) else None,
+                tokens=result.tokens,
+                seconds=time.perf_counter() - start,
+                rows=tuple(sorted(example.row for example in chosen)),
+            )
+        progress.history.append(done)
+        yield done
+        return trouble_with_steps(progress.history)
+
+    def validate(self, row_loss: RowLoss) -> Part:
+        """Measure, and keep the score. The untrained model is measured too, but is never the best one to keep."""
+        progress, start = self.progress, time.perf_counter()
+        loss = yield from self.room.for_validation(
+            lambda tokens: validation_loss(self.model, row_loss, validation_batches(self.corpus.validation, tokens))
+        )
+        if not math.isfinite(loss):
+            if progress.step == 0:
+                raise TrainingError(
+                    "The base model's held-out loss is no number in this number format, before any training.",
+                    "Try --dtype fp32. If that does not help either, the model file is damaged: get it again.",
+                )
+            return "the held-out loss is no longer a number"
+        is_best = progress.step > 0 and (progress.best_eval_loss is None or loss < progress.best_eval_loss)
+        if is_best:
+            progress.best_step, progress.best_eval_loss, progress.validations_without_best = progress.step, loss, 0
+            self.recovery.best = self.room.for_copy(lambda: lora.copy_weights(self.model))
+        elif progress.step > 0:
+            progress.validations_without_best += 1
+        measured = Validated(
+            step=progress.step,
+            epoch=progress.step / self.schedule.steps_per_epoch,
+            eval_loss=loss,
+            is_best=is_best,
+            tokens=sum(len(example.ids) for example in self.corpus.validation),
+            seconds=time.perf_counter() - start,
+        )
+        progress.history.append(measured)
+        yield measured
+        return None
+
+    def save(self, *, leaving: bool) -> Part:
+        """A checkpoint, unless the adapter is broken: none of those reaches the disk.
+
+        One that cannot be written is said, and the next is tried in its time. Leaving without one is an error.
+        """
+        if not weights_are_finite(self.model):
+            return "the adapter's weights are no longer numbers"
+        step = self.progress.step
+        saved = Saved(step, str(self.checkpoints.folder.checkpoint(step)), self.progress.best_step == step)
+        self.progress.history.append(saved)
+        try:
+            self.room.for_copy(lambda: self.checkpoints.save(self.model, self.optimizer, self.progress))
+        except RunError as error:
+            self.progress.history.pop()
+            yield self._not_saved(error, leaving)
+            return None
+        self.recovery.checkpoint_saved()
+        yield saved
+        return None
+
+    def _not_saved(self, error: RunError, leaving: bool) -> Warned:
+        safe, _ = self.checkpoints.newest_good()
         kept = f"checkpoint-{safe} is safe" if safe is not None else "no earlier one is there"
         if leaving:
             raise RunError(
-                f"Stopped after step {step}, which could not be saved: {error.message}",
+                f"Stopped after step {self.progress.step}, which could not be saved: {error.message}",
                 f"{kept[0].upper()}{kept[1:]}. {error.hint} The same command with --resume goes on.",
             ) from error
         return Warned(
             "checkpoint_failed",
             f"{error.message} Training goes on and the next checkpoint is tried as planned; until then {kept}.",
         )
-    return saved
+
+    @property
+    def saves_now(self) -> bool:
+        """Whether a checkpoint is due. After a skipped step the next one is waited for: the state may not be sound."""
+        step = self.progress.step
+        if self.progress.best_step == step or self.is_out_of_patience or step == self.schedule.total_steps:
+            return True
+        return self.schedule.saves_at(step) and not was_skipped(self.progress.history)
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        return 0 < self.settings.patience <= self.progress.validations_without_best
 
 
-def _validate(
-    model: PeftModel, row_loss: RowLoss, batches: Sequence[Batch], progress: Progress, schedule: Schedule
-) -> Validated:
-    """Measure, and keep the score. The untrained model is measured too, but is never the best one to keep."""
-    start = time.perf_counter()
-    loss = validation_loss(model, row_loss, batches)
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The held-out loss is no longer a number after step {progress.step}.",
-            "Lower the learning rate (try --lr at half its value), or use --dtype fp32.",
-        )
-    is_best = progress.step > 0 and (progress.best_eval_loss is None or loss < progress.best_eval_loss)
-    if is_best:
-        progress.best_step, progress.best_eval_loss, progress.validations_without_best = (
-            progress.step,
-            loss,
-            0,
-        )
-    elif progress.step > 0:
-        progress.validations_without_best += 1
-    return Validated(
-        step=progress.step,
-        epoch=progress.step / schedule.steps_per_epoch,
-        eval_loss=loss,
-        is_best=is_best,
-        tokens=sum(batch.tokens for batch in batches),
-        seconds=time.perf_counter() - start,
+def _start(
+    model: PeftModel,
+    corpus: Corpus,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    pairs_per_row: int,
+    resume_from: int | None,
+) -> tuple[_Run, Warned | None]:
+    order = StepOrder(len(corpus.train), settings.examples_per_step, settings.seed)
+    parameters = [parameter for _, parameter in lora.trainable(model)]
+    optimizer = make_optimizer(parameters, settings.weight_decay)
+    progress = Progress(loss_scale=LossScale.for_dtype(model.get_base_model().dtype).value)
+    resumed = checkpoints.resume(resume_from, model, optimizer) if resume_from is not None else None
+    if resumed is not None:
+        progress = resumed.progress
+    run = _Run(
+        model=model,
+        corpus=corpus,
+        settings=settings,
+        checkpoints=checkpoints,
+        order=order,
+        schedule=plan(settings, order.steps_per_epoch),
+        parameters=parameters,
+        optimizer=optimizer,
+        progress=progress,
+        room=Room(model, corpus.train, corpus.validation, progress, pairs_per_row),
+        recovery=Recovery(model, optimizer, checkpoints, progress, resumed.best if resumed is not None else {}),
     )
-
-
-def _out_of_patience(progress: Progress, settings: TrainSettings) -> bool:
-    return 0 < settings.patience <= progress.validations_without_best
-
-
-def _stop_reason(progress: Progress, settings: TrainSettings, interrupted: bool) -> StopReason:
-    if interrupted:
-        return "interrupted"
-    return "early_stopping" if _out_of_patience(progress, settings) else "finished"
+    return run, resumed.warning if resumed is not None else None
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -9,16 +9,20 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from phinetune.events import Event, Saved, StepDone, Validated, Warned
+from phinetune.events import Event, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 
 _RECORDED: dict[str, TypeAdapter[Any]] = {
-    kind.__name__: TypeAdapter(kind) for kind in (StepDone, Validated, Saved, Warned)
+    kind.__name__: TypeAdapter(kind) for kind in (StepDone, StepSkipped, Validated, Saved, RolledBack, Warned)
 }
 
 
 @dataclass
 class Progress:
-    """How far a run has come. The history is the events so far: a resume replays them to whoever listens."""
+    """How far a run has come. The history is the events so far: a resume replays them to whoever listens.
+
+    `pairs_per_row`, `validation_row` and `recompute` are set where what was planned did not fit (see room.py);
+    `rollbacks` and `learning_rate_factor` count the returns to an earlier state (see recovery.py).
+    """
 
     step: int = 0
     best_step: int = 0
@@ -26,20 +30,38 @@ class Progress:
     validations_without_best: int = 0
     loss_scale: float = 1.0
     loss_scale_good_steps: int = 0
+    pairs_per_row: int | None = None
+    validation_row: int | None = None
+    recompute: bool = False
+    rollbacks: int = 0
+    learning_rate_factor: float = 1.0
     history: list[Event] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        return sum(event.seconds for event in self.history if isinstance(event, StepDone | Validated))
+        timed = StepDone | StepSkipped | Validated | RolledBack
+        return sum(event.seconds for event in self.history if isinstance(event, timed))
 
     @property
     def tokens(self) -> int:
-        return sum(event.tokens for event in self.history if isinstance(event, StepDone))
+        return sum(event.tokens for event in self.history if isinstance(event, StepDone | StepSkipped))
 
     @property
     def measured(self) -> dict[int, float]:
         """The held-out loss of every step that was validated, the untrained model's left out."""
         return {event.step: event.eval_loss for event in self.history if isinstance(event, Validated) and event.step}
+
+    def go_back_to(self, earlier: Progress) -> None:
+        """Become the earlier state at half the learning rate; what was learned about memory since then is kept."""
+        again = dataclasses.replace(
+            earlier,
+            pairs_per_row=self.pairs_per_row,
+            validation_row=self.validation_row,
+            recompute=self.recompute,
+            rollbacks=self.rollbacks + 1,
+            learning_rate_factor=self.learning_rate_factor / 2,
+        )
+        self.__dict__.update(again.__dict__)
 
 
 def to_json(progress: Progress) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from phinetune.errors import TrainingError
 from phinetune.model.rows import RowLoss
 from phinetune.tokens.batch import Batch
 
@@ -61,49 +60,74 @@ class StepResult:
     tokens: int
     answer_tokens: int
 
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.train_loss) and math.isfinite(self.grad_norm)
 
-def optimizer_step(
+
+def make_optimizer(parameters: Sequence[torch.nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with its moments in place, so that a step allocates nothing: it is taken whole or not at all."""
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
+def step_gradients(
     row_loss: RowLoss,
     parameters: Sequence[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     *,
-    learning_rate: float,
     max_grad_norm: float,
     seed: int,
     loss_scale: LossScale,
 ) -> StepResult:
-    """Take one step. `seed` decides the dropout, so a step is the same whatever was computed before it.
+    """Leave the clipped gradients of a step in the parameters. `seed` decides the dropout, so a step is the same
+    whatever was computed before it.
 
-    An fp16 overflow halves the loss scale and takes the same step again: no example is lost to it.
-    Raises TrainingError when the loss or the gradients are not finite for another reason.
+    An fp16 overflow halves the loss scale and computes the same step again: no example is lost to it. Where the loss
+    itself is no number, or its gradients are none at any scale, the scale is not at fault and stays as it was; the
+    result is then not finite, and the step must not be taken.
     """
     answer_tokens = sum(batch.answer_tokens for batch in batches)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+    scale, good_steps = loss_scale.value, loss_scale.good_steps
     while True:
         torch.manual_seed(seed)
-        optimizer.zero_grad(set_to_none=True)
+        drop_gradients(parameters)
         loss_sum = _backward(row_loss, batches, loss_scale.value / answer_tokens, parameters[0].device)
         if loss_scale.value != 1:
             torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale.value)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-        if math.isfinite(grad_norm):
+        if math.isfinite(grad_norm) or not math.isfinite(loss_sum) or not loss_scale.can_shrink:
             break
-        if not math.isfinite(loss_sum) or not loss_scale.can_shrink:
-            raise TrainingError(
-                "Training became unstable: the loss or its gradients are no longer numbers.",
-                "Lower the learning rate (try --lr at half its value), or use --dtype fp32.",
-            )
         loss_scale.shrink()
-    loss_scale.count_good_step()
-    optimizer.step()
-    return StepResult(
+    result = StepResult(
         train_loss=loss_sum / answer_tokens,
         grad_norm=grad_norm,
         tokens=sum(batch.tokens for batch in batches),
         answer_tokens=answer_tokens,
     )
+    if result.is_finite:
+        loss_scale.count_good_step()
+    else:
+        loss_scale.value, loss_scale.good_steps = scale, good_steps
+    return result
+
+
+def move_weights(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Move the weights by the gradients that `step_gradients` left."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+
+
+def drop_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence[Batch]) -> float:
@@ -111,9 +135,11 @@ def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        losses = [_loss(row_loss, batch.to(device)) for batch in batches]
-    model.train(was_training)
+    try:
+        with torch.inference_mode():
+            losses = [_loss(row_loss, batch.to(device)) for batch in batches]
+    finally:
+        model.train(was_training)
     return float(torch.stack(losses).sum()) / sum(batch.answer_tokens for batch in batches)
 
 

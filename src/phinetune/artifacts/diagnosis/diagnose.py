@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from phinetune.artifacts.diagnosis import setup_rules, training_rules, validation_rules
+from phinetune.artifacts.diagnosis import setup_rules, stability_rules, training_rules, validation_rules
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence, Facts, Severity
 from phinetune.artifacts.metrics import MetricsRow, read_metrics
 from phinetune.errors import RunError
@@ -18,7 +18,8 @@ _ORDER: tuple[Severity, ...] = ("warning", "note", "good")
 
 # Within a severity, what spoils most stands first.
 RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
-    training_rules.not_a_number,
+    stability_rules.went_back,
+    stability_rules.not_a_number,
     training_rules.learning_rate_too_high,
     training_rules.held_up,
     training_rules.hardly_moved,
@@ -32,7 +33,7 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     training_rules.stuck,
     validation_rules.too_short,
     training_rules.spikes,
-    training_rules.overflows,
+    stability_rules.overflows,
     validation_rules.nothing_held_out,
     setup_rules.too_few_pairs,
     setup_rules.few_held_out,
@@ -41,17 +42,19 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     training_rules.smooth_fall,
     validation_rules.levelled_off,
 )
+_WITHOUT_STEPS = (stability_rules.went_back, stability_rules.not_a_number)
 
 
 def diagnose(rows: Sequence[MetricsRow], facts: Facts | None = None) -> list[Diagnosis]:
     """What the rows of a run show, warnings first, then notes, then what went well.
 
-    Without a single optimizer step there is nothing to say, and the list is empty.
+    Without a single optimizer step there is nothing to say but why none was taken.
     """
     evidence = Evidence(rows, facts or Facts())
-    if not any(row.learning_rate is not None for row in rows):
-        return []
-    found = [diagnosis for rule in RULES if (diagnosis := rule(evidence)) is not None]
+    took_a_step = any(row.learning_rate is not None for row in rows)
+    found = [
+        diagnosis for rule in (RULES if took_a_step else _WITHOUT_STEPS) if (diagnosis := rule(evidence)) is not None
+    ]
     return sorted(found, key=lambda diagnosis: _ORDER.index(diagnosis.severity))
 
 
@@ -82,6 +85,7 @@ def read_facts(folder: RunFolder) -> Facts:
         max_length=data.get("max_length"),
         lora_r=lora.get("r"),
         lora_dropout=lora.get("dropout"),
+        rollbacks=figures.get("rollbacks"),
         stopped=figures.get("stopped"),
         device=config.get("device"),
         seconds=figures.get("seconds"),

@@ -49,6 +49,7 @@ class Facts:
     max_length: int | None = None
     lora_r: int | None = None
     lora_dropout: float | None = None
+    rollbacks: int | None = None
     stopped: StopReason | None = None
     device: str | None = None
     seconds: float | None = None

@@ -28,37 +28,6 @@ SPIKE_SIGMAS, SPIKE_ABOVE, SPIKE_UNDOES = 6, 1.5, 0.25
 MANY_SPIKES = 3
 # Steps need neighbours to stand out from: as many as the pictures ask for before they draw a trend.
 FEWEST_FOR_A_TREND = 12
-# Gradients that overflow now and then are fp16's way to find its scale.
-OVERFLOWS = 0.05
-
-
-def not_a_number(evidence: Evidence) -> Diagnosis | None:
-    """The log leaves a cell empty where the loss was no number."""
-    lost = [row.step for row in evidence.rows if row.learning_rate is not None and row.train_loss is None]
-    if not lost:
-        return None
-    return Diagnosis(
-        "not_a_number",
-        "warning",
-        f"The training loss was no longer a number in {_steps(len(lost))}, first in step {lost[0]}: what the model "
-        "learned after it is worthless.",
-        len(lost),
-        f"Halve the learning rate (--lr {evidence.peak_rate / 2:.2g}), or compute in --dtype fp32.",
-    )
-
-
-def overflows(evidence: Evidence) -> Diagnosis | None:
-    taken = [row for row in evidence.rows if row.train_loss is not None and row.learning_rate is not None]
-    lost = sum(row.grad_norm is None for row in taken)
-    if not taken or lost <= OVERFLOWS * len(taken):
-        return None
-    return Diagnosis(
-        "overflows",
-        "note",
-        f"Gradients overflowed in {lost} of {_steps(len(taken))}, and those steps taught nothing.",
-        lost,
-        "Compute in --dtype bf16 or fp32 where the device can.",
-    )
 
 
 def learning_rate_too_high(evidence: Evidence) -> Diagnosis | None:
@@ -126,6 +95,8 @@ def spikes(evidence: Evidence) -> Diagnosis | None:
         return None
     once = len(found) == 1
     named = ", ".join(map(str, found[:5])) + (" …" if len(found) > 5 else "")
+    left_out = sum(row.was_skipped and row.step in found for row in evidence.rows)
+    named += f"; {left_out} of them {'was' if left_out == 1 else 'were'} left out" if left_out else ""
     return Diagnosis(
         "spikes",
         "warning" if len(found) >= MANY_SPIKES else "note",

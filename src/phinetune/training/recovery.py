@@ -1,0 +1,208 @@
+"""When the numbers go wrong: which steps are not taken, when the run goes back, and where to.
+
+    loss, gradient norm ─► fine                  the step is taken
+                        └► no numbers, a spike   the step is skipped: weights and moments stay as they were
+    3 skipped in a row, or 6 of 20     ┐
+    held-out loss that is no number    ├─► back to the last good checkpoint at half the learning rate,
+    weights that are no numbers        ┘   twice at most ─► TrainingError
+
+Leaving out the batch behind a spike is what large runs do: PaLM went back a hundred steps and left out the batches
+around it (Chowdhery et al., 2022, section 5.1); OLMo-core leaves out a step whose loss or gradient norm lies six
+standard deviations above the last 128. Here runs are short, steps are small and an unusual pair is no fault, so both
+have to stand out, by deviations that one odd step does not move, and the loss has to undo half of what was won.
+Everything is decided from the run's history, and so in the same way again when a checkpoint is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+from statistics import median
+
+import torch
+from peft import PeftModel
+
+from phinetune.errors import TrainingError
+from phinetune.events import Event, RolledBack, SkipReason, StepDone, StepSkipped, Validated, Warned
+from phinetune.model import lora
+from phinetune.training.checkpoint import Checkpoints, damage
+from phinetune.training.progress import Progress
+
+_WINDOW = 64  # steps to compare with; OLMo's 128 are a whole run here
+_LEVEL = 12  # of them, the latest, tell where the loss is
+_FEWEST = 20  # fewer steps do not tell what is usual
+_DEVIATIONS = 4
+_LOSS_TIMES, _NORM_TIMES = 2, 3  # and so many times the median, where all steps are alike
+_UNDOES = 0.5  # and so much of what the loss has fallen since the first step
+_IN_A_ROW = 3
+_RECENT, _OF_RECENT = 20, 6
+_ROLLBACKS = 2
+_DEVIATION_OF_NORMAL = 1.4826  # of the median absolute deviation: the standard deviation where noise is normal
+
+
+def reason_to_skip(history: Sequence[Event], train_loss: float, grad_norm: float) -> SkipReason | None:
+    """Why a step with these figures must not be taken; None when it may."""
+    if not (math.isfinite(train_loss) and math.isfinite(grad_norm)):
+        return "not_finite"
+    recent = list(islice((event for event in reversed(history) if isinstance(event, StepDone)), _WINDOW))
+    if len(recent) < _FEWEST:
+        return None
+    losses, norms = [event.train_loss for event in recent], [event.grad_norm for event in recent]
+    level = median(losses[:_LEVEL])
+    fallen = next(event for event in history if isinstance(event, StepDone)).train_loss - level
+    if (
+        train_loss - level > _UNDOES * fallen
+        and _stands_out(train_loss, losses, _LOSS_TIMES)
+        and _stands_out(grad_norm, norms, _NORM_TIMES)
+    ):
+        return "spike"
+    return None
+
+
+def _stands_out(value: float, recent: Sequence[float], times: float) -> bool:
+    """Whether it lies far above the others, the latest of which come first.
+
+    By ratios, because losses shrink and their noise with them; the noise by what changes from one step to the next,
+    because over a whole window a loss falls.
+    """
+    logs = [math.log(max(each, 1e-30)) for each in recent]
+    changes = median(abs(later - earlier) for later, earlier in pairwise(logs))
+    deviation = _DEVIATION_OF_NORMAL * changes / math.sqrt(2)
+    return math.log(max(value, 1e-30)) - median(logs[:_LEVEL]) > max(_DEVIATIONS * deviation, math.log(times))
+
+
+def trouble_with_steps(history: Sequence[Event]) -> str | None:
+    """Whether leaving out steps does not help, in words: several in a row, or many of the last ones.
+
+    Counted since the run last went back.
+    """
+    skipped = [isinstance(event, StepSkipped) for event in islice(_steps_since_rollback(history), _RECENT)]
+    if len(skipped) >= _IN_A_ROW and all(skipped[:_IN_A_ROW]):
+        return f"{_IN_A_ROW} steps in a row could not be taken"
+    if (count := sum(skipped)) >= _OF_RECENT:
+        return f"{count} of the last {len(skipped)} steps could not be taken"
+    return None
+
+
+def was_skipped(history: Sequence[Event]) -> bool:
+    """Whether the latest step was skipped."""
+    return isinstance(next(_steps_since_rollback(history), None), StepSkipped)
+
+
+def _steps_since_rollback(history: Sequence[Event]) -> Iterator[Event]:
+    """Steps taken and skipped, the latest first."""
+    for event in reversed(history):
+        if isinstance(event, RolledBack):
+            return
+        if isinstance(event, StepDone | StepSkipped):
+            yield event
+
+
+def weights_are_finite(model: PeftModel) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for _, parameter in lora.trainable(model))
+
+
+class Recovery:
+    """Takes a run back to where it was sound. `progress` is changed in place.
+
+    `best` is the best adapter so far, in memory, so that the end of a run needs no file of long ago.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        optimizer: torch.optim.Optimizer,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        best: dict[str, torch.Tensor],
+    ) -> None:
+        self._model, self._optimizer, self._checkpoints, self._progress = model, optimizer, checkpoints, progress
+        self.best = best
+        self._gone_back_to: int | None = None
+        # Until there is a checkpoint, the way back leads to the beginning; the copy is let go with the first one.
+        self._start = lora.copy_weights(model) if progress.step == 0 else None
+        self._start_scale = progress.loss_scale
+
+    def checkpoint_saved(self) -> None:
+        self._start = None
+
+    def go_back(self, trouble: str) -> list[Event]:
+        """Put the last sound state in place and return what is to be said; it is in the history already.
+
+        Raises TrainingError when the run has gone back twice, or there is nothing left to go back to.
+        """
+        progress = self._progress
+        if progress.rollbacks == _ROLLBACKS:
+            raise self._gives_up(f"{trouble}, after going back {_times(_ROLLBACKS)} already")
+        earlier, warning = self._restore()
+        if earlier is None:
+            raise self._gives_up(f"{trouble}, and no checkpoint is left to go back to")
+        left, seconds = progress.step, progress.seconds
+        progress.go_back_to(earlier)
+        where = f"to checkpoint-{progress.step}" if progress.step else "to its beginning"
+        share, more = _share(progress.learning_rate_factor), _ROLLBACKS - progress.rollbacks
+        message = (
+            f"{trouble[0].upper()}{trouble[1:]}. The run goes back from step {left} {where}, and on at {share} of the "
+            "learning rate. " + (f"It can do so {_times(more)} more." if more else "It will not do so again.")
+        )
+        said: list[Event] = [
+            RolledBack(left, progress.step, progress.learning_rate_factor, seconds - progress.seconds),
+            Warned("rolled_back", message),
+            *([warning] if warning is not None else []),
+        ]
+        progress.history += said
+        return said
+
+    def _restore(self) -> tuple[Progress | None, Warned | None]:
+        """Weights and moments of the newest checkpoint; of the best one where that was gone back to before.
+
+        With it a warning when the best one is lost.
+        """
+        latest, _ = self._checkpoints.newest_good()
+        best = self._progress.best_step
+        if latest is not None and latest == self._gone_back_to and 0 < best < latest:
+            latest = best if damage(self._checkpoints.folder.checkpoint(best)) is None else latest
+        if latest is not None:
+            self._gone_back_to = latest
+            resumed = self._checkpoints.resume(latest, self._model, self._optimizer)
+            self.best = resumed.best
+            return resumed.progress, resumed.warning
+        if self._start is None:
+            return None, None
+        lora.put_weights(self._model, self._start)
+        for _, parameter in lora.trainable(self._model):
+            for value in self._optimizer.state[parameter].values():
+                value.zero_()
+        self.best = {}
+        before: list[Event] = [e for e in self._progress.history if isinstance(e, Validated) and e.step == 0]
+        return Progress(loss_scale=self._start_scale, history=before), None
+
+    def _gives_up(self, trouble: str) -> TrainingError:
+        progress = self._progress
+        kept = "Nothing was saved yet."
+        if progress.best_step:
+            kept = (
+                f"The best state, of step {progress.best_step}, is kept in checkpoints/checkpoint-{progress.best_step}."
+            )
+        elif (latest := self._checkpoints.newest_good()[0]) is not None:
+            kept = f"The last sound state is kept in checkpoints/checkpoint-{latest}."
+        rows = sorted({row for event in progress.history if isinstance(event, StepSkipped) for row in event.rows})
+        look = f" Rows of the skipped steps: {_listed(rows)}; look at them with phinetune check." if rows else ""
+        return TrainingError(
+            f"Training became unstable: {trouble}. {kept}",
+            "Begin anew (--overwrite) with --lr at a quarter of its value, or with --dtype fp32 if it was fp16."
+            f"{look} `phinetune report` on this folder shows the curves.",
+        )
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:12])) + (" …" if len(rows) > 12 else "")
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _share(factor: float) -> str:
+    return {0.5: "half", 0.25: "a quarter"}.get(factor, f"{factor:g} times")
