@@ -229,7 +229,7 @@ def test_a_real_spike_is_skipped_and_the_run_goes_on_as_if_it_had_not_been(tmp_p
             with torch.no_grad():
                 parameter.copy_(spoiled[name])
 
-    run = _Run(tmp_path, epochs=30, learning_rate=2e-2, before=spoil, patience=0)
+    run = _Run(tmp_path, epochs=90, batch_size=20, eval_steps=45, save_steps=45, learning_rate=2e-2, before=spoil)
     [skipped] = run.of(StepSkipped)
     assert (skipped.step, skipped.reason) == (82, "spike")
     around = [s.train_loss for s in run.of(StepDone) if s.step in (81, 83)]
