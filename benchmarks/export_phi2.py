@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ COLUMNS = ("kind", "size", "export", "read and write the bytes", "ratio", "peak 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kinds", default="f16,q4_0")
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--place", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--tokenizer", type=Path, help="folder with Phi-2's tokenizer; a toy one otherwise")
     parser.add_argument("--work", nargs=2, metavar=("RUN", "KIND"))
@@ -38,8 +40,9 @@ def main() -> None:
         run = _make(Path(place), arguments.tokenizer)
         rows = []
         for kind in arguments.kinds.split(","):
-            found = in_a_process(__file__, "--work", run, kind)
-            ratio = found["export"] / found["copy"]
+            runs = [in_a_process(__file__, "--work", run, kind) for _ in range(arguments.repeat)]
+            found = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+            ratio = statistics.median(run["export"] / run["copy"] for run in runs)
             rows.append(
                 [kind, f"{found['size']:.2f} GB", f"{found['export']:.1f} s", f"{found['copy']:.1f} s",
                  f"{ratio:.2f} x", f"{found['peak']:.1f} GB"]
@@ -90,13 +93,16 @@ def _make(place: Path, tokenizer: Path | None) -> Path:
 
 def _export(run: Path, kind: str) -> str:
     import phinetune
+    import phinetune.api.export  # what importing costs is measured by startup.py
 
     source = run.parent / "base" / "model.safetensors"
     target = run.parent / f"x.{kind}.gguf"
+    os.sync()
     began = time.perf_counter()
     [written] = phinetune.export_gguf(run, target, quantize=[kind], check=False)
     seconds = time.perf_counter() - began
     peak_gb = _peak_rss_gb()
+    os.sync()
     began = time.perf_counter()
     _copy(source, run.parent / "copy", target.stat().st_size)
     copied = time.perf_counter() - began

