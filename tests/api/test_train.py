@@ -116,6 +116,8 @@ def test_the_guides_bin_format(toy_base, toy_sheet, tmp_path):
         phinetune.ask(run, "Who?")
     assert "--allow-bin" in refused.value.hint
     assert phinetune.open_model(run, allow_bin=True).ask("Who?", greedy=True, max_new_tokens=3) is not None
+    assert phinetune.answer_sheet(run, toy_sheet, tmp_path / "a.csv", max_new_tokens=3, allow_bin=True).answers
+    assert phinetune.verify(run, limit=2, allow_bin=True)[0].same == 2
 
 
 def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):

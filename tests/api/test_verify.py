@@ -14,6 +14,7 @@ import toys
 import phinetune
 from phinetune.cli import main
 from phinetune.errors import RunError
+from phinetune.sheet.kept import kept_pairs
 
 _spec = importlib.util.spec_from_file_location(
     "gguf_fixtures", Path(__file__).parents[1] / "model" / "gguf_fixtures.py"
@@ -37,6 +38,13 @@ def test_merged_and_packed_forms_say_what_the_adapter_says(toy_run, toy_sheet, t
     assert all(form.same == 6 for form in forms if form.name == f16.path.name)
     packed = next(form for form in forms if form.name == q4.path.name)
     assert packed.loss > adapter.loss
+
+
+def test_without_a_sheet_the_held_out_pairs_are_asked(toy_run):
+    [adapter] = phinetune.verify(toy_run, limit=100)
+    held_out = kept_pairs(toy_run.folder.pairs).validation
+    assert adapter.asked == len(held_out)
+    assert adapter.loss == pytest.approx(toy_run.eval_loss, rel=1e-3)
 
 
 def test_another_model_is_told_apart(toy_run, tmp_path):

@@ -38,13 +38,15 @@ def answer_sheet(
     greedy: bool = True,
     overwrite: bool = False,
     model: str | None = None,
+    allow_bin: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
     **options: Any,
 ) -> Answered:
     """Answer every question of `sheet` and write its rows with one more column to `to`, .xlsx or .csv.
 
-    `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned. Raises
-    SheetError when there are no questions, RunError when `to` is there already or cannot be written.
+    `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned, `allow_bin`
+    reads an adapter in pickle form. Raises SheetError when there are no questions, RunError when `to` is there
+    already or cannot be written.
     """
     path = Path(to)
     check_ending(path)
@@ -52,7 +54,7 @@ def answer_sheet(
         raise RunError(f"{path} is there already.", "Choose another name with --to, or replace it with --overwrite.")
     table = find_questions(sheet, question=question, sheet=sheet_name)
     places = [place for place, text in enumerate(table.questions) if text]
-    tuned = open_model(run, model=model)
+    tuned = open_model(run, model=model, allow_bin=allow_bin)
     start = time.perf_counter()
     written = tuned.answer_all(
         [table.questions[place] for place in places],

@@ -27,13 +27,15 @@ def serve(
     at_once: int = 4,
     model: str | None = None,
     adapter: str | Path | None = None,
+    allow_bin: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> ModelServer:
     """Start serving a run, a merged folder or a .gguf file; `with serve(run) as server:` ends it again.
 
     A run or folder is packed to a .gguf file (q8_0) beside it first, once for as long as its weights stay the same.
     `at_once` questions are answered side by side. `adapter` is a .gguf file of an adapter alone, applied to the
-    .gguf base model. Raises SettingsError, RunError and ModelError as their causes do.
+    .gguf base model. `allow_bin` reads an adapter in pickle form. Raises SettingsError, RunError and ModelError as
+    their causes do.
     """
     path = Path(run.folder.root if isinstance(run, Run) else run)
     lora = Path(adapter) if adapter is not None else None
@@ -42,13 +44,13 @@ def serve(
         file, recipe = path, parse_recipe(note, path) if note is not None else default_recipe(str(path))
     else:
         folder = find_model(path)
-        file, recipe = _packed(folder, model, on_progress), read_recipe(folder)
+        file, recipe = _packed(folder, model, allow_bin, on_progress), read_recipe(folder)
     serving = Serving(host, port, api_key, path.stem or "tuned", _context(recipe), at_once, lora)
     return ModelServer(file, PromptTemplate(recipe.template), serving)
 
 
-def _packed(folder: Path, model: str | None, on_progress: Callable[[str, int, int], None]) -> Path:
-    weights = sorted(folder.glob("*.safetensors"))
+def _packed(folder: Path, model: str | None, allow_bin: bool, on_progress: Callable[[str, int, int], None]) -> Path:
+    weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
     digest = hashlib.sha256()
     for file in weights:
         with file.open("rb") as stream:
@@ -57,7 +59,7 @@ def _packed(folder: Path, model: str | None, on_progress: Callable[[str, int, in
     if not place.exists():
         for old in place.parent.glob(f"{folder.name}-*"):
             old.unlink()
-        export_gguf(folder, place, quantize=[_KIND], model=model, on_progress=on_progress)
+        export_gguf(folder, place, quantize=[_KIND], model=model, allow_bin=allow_bin, on_progress=on_progress)
     return place
 
 

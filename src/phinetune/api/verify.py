@@ -18,7 +18,9 @@ from phinetune.errors import RunError
 from phinetune.model.gguf_base import gguf_note
 from phinetune.model.load import find
 from phinetune.recipe import read_recipe
-from phinetune.run_folder import find_model
+from phinetune.run_folder import RunFolder, find_model
+from phinetune.sheet.findings import Pair
+from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.pairs import find_pairs
 from phinetune.tokens.encode import Example
 from phinetune.use.agreement import QUESTIONS, mean_loss, probes
@@ -48,18 +50,19 @@ def verify(
     limit: int = 20,
     model: str | None = None,
     base_file: str | Path | None = None,
+    allow_bin: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Form]:
     """Ask the adapter and each of `files`, merged folders and .gguf files, the same questions greedily.
 
-    The questions are the first `limit` of `sheet`, whose answers then make the loss; without one a few general
-    questions are asked, and the loss is that of the adapter's own answers. A .gguf file is computed here and, where
-    llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf form by llama.cpp alone, on the .gguf base
-    model `base_file`, or the one it was trained on if that is such a file. The adapter itself comes first.
+    The questions are the first `limit` of `sheet`, or of those held out in training, whose answers then make the loss;
+    where a run kept none, a few general questions are asked, and the loss is that of the adapter's own answers.
+    A .gguf file is computed here and, where llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf
+    form by llama.cpp alone, on the .gguf base model `base_file`, or the one it was trained on if that is such a file.
+    `allow_bin` reads an adapter in pickle form. The adapter itself comes first.
     """
-    tuned = open_model(run, model=model, device="cpu")
-    if sheet is not None:
-        pairs = find_pairs(sheet, limit=limit).pairs
+    tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
+    if pairs := _pairs(run, sheet, limit):
         questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
     else:
         questions, examples = list(QUESTIONS), probes(tuned.model, tuned.encoder)
@@ -77,6 +80,15 @@ def verify(
             forms.append(Form(file.name, "llama.cpp", None, _same(written, expected), len(questions)))
         on_progress("verifying", number, steps)
     return forms
+
+
+def _pairs(run: Run | str | Path, sheet: str | Path | None, limit: int) -> Sequence[Pair]:
+    """Of the sheet, or else those held out in training; none where the run kept none."""
+    if sheet is not None:
+        return find_pairs(sheet, limit=limit).pairs
+    model = find_model(run.folder.root if isinstance(run, Run) else run)
+    kept = kept_pairs(RunFolder(model.resolve().parent).pairs)
+    return kept.validation[:limit] if kept is not None else ()
 
 
 def _base_of(run: Run | str | Path) -> str:

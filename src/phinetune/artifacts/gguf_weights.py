@@ -5,11 +5,15 @@ rows in bf16 ─► fp32 ─► + s B A ─► packed ─► their place in the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO
 
 import gguf
 import torch
@@ -20,6 +24,7 @@ from phinetune.model.merge import MergedTensor
 
 # Phi-2 to q4_0: 13.7 s with whole matrices in one piece, most of it page faults.
 _PIECE = 1 << 18
+_FLUSH = 1 << 28  # bytes; the disk writes them while the threads go on packing
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,14 @@ class PlacedTensor:
         for start in range(0, count, rows):
             yield start, min(start + rows, count)
 
-    def write(self, path: Path, start: int, stop: int) -> None:
+    def write(self, file: BinaryIO, start: int, stop: int) -> None:
         """Write some rows to their place in the file."""
         rows = self.tensor.rows(start, stop)
         if self.head_rows > 1:
             rows = interleave(rows, len(rows) // self.head_rows)
-        with path.open("r+b") as file:
-            file.seek(self.offset + packed_bytes((start, *self.tensor.shape[1:]), self.kind))
-            file.write(pack(rows, self.kind).data)
+        packed = pack(rows, self.kind)
+        file.seek(self.offset + packed_bytes((start, *self.tensor.shape[1:]), self.kind))
+        file.write(packed.data)
 
 
 def aligned(offset: int) -> int:
@@ -65,22 +70,33 @@ def write_weights(path: Path, placed: Sequence[PlacedTensor], on_progress: Calla
 
     `on_progress(tensors written, tensors in all)`.
     """
-    with path.open("r+b") as file:
-        file.truncate(aligned(placed[-1].end))
     threads = torch.get_num_threads()
-    pieces = [(tensor, *piece) for tensor in placed for piece in tensor.pieces()]
     # Each thread computes its own rows, so none shares its products out again.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        idle: SimpleQueue[BinaryIO] = SimpleQueue()  # the open file, once for each thread: its place is its own
+        for _ in range(threads):
+            idle.put(last := stack.enter_context(path.open("r+b")))
+
+        def write(tensor: PlacedTensor, piece: tuple[int, int]) -> None:
+            file = idle.get()
+            try:
+                tensor.write(file, *piece)
+            finally:
+                idle.put(file)
+
         try:
-            written = pool.map(lambda piece: _write(path, *piece), pieces)
+            pieces = [(tensor, piece) for tensor in placed for piece in tensor.pieces()]
+            written = pool.map(lambda piece: write(*piece), pieces)
+            flushed = placed[0].offset
             for done, tensor in enumerate(placed, start=1):
                 for _ in tensor.pieces():
                     next(written)
                 on_progress(done, len(placed))
+                if tensor.end - flushed > _FLUSH:
+                    os.fsync(last.fileno())
+                    flushed = tensor.end
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
-
-
-def _write(path: Path, tensor: PlacedTensor, start: int, stop: int) -> None:
-    tensor.write(path, start, stop)
+    with path.open("r+b") as file:
+        file.truncate(aligned(placed[-1].end))

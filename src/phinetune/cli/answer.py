@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON
 from phinetune.cli.render import Bar, duration, print_json, print_line
 
 
@@ -25,6 +25,7 @@ def command(
     seed: int | None = typer.Option(None, help="Repeat sampled answers."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file --to if it is there."),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
     """Answer every question of a sheet: its rows come back with one more column.
@@ -42,6 +43,7 @@ def command(
             greedy=not sample,
             overwrite=overwrite,
             model=model,
+            allow_bin=allow_bin,
             on_progress=bar.show,
             temperature=temperature,
             top_p=top_p,

@@ -8,6 +8,7 @@ import threading
 import typer
 
 import phinetune
+from phinetune.cli.options import ALLOW_BIN
 from phinetune.cli.render import Bar, print_json_line, print_line
 
 
@@ -18,6 +19,7 @@ def command(
     api_key: str | None = typer.Option(None, envvar="PHINETUNE_API_KEY", help="Key that every request has to carry."),
     at_once: int = typer.Option(4, min=1, max=64, help="Questions that are answered side by side."),
     base_model: str | None = typer.Option(None, "--model", help="Where the base model is now, if it has moved."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = typer.Option(False, "--json", help="Print the address as a JSON object, for scripts."),
 ) -> None:
     """Serve a tuned model over HTTP, as OpenAI's clients expect it, until Ctrl-C.
@@ -29,7 +31,14 @@ def command(
         signal.signal(number, lambda *_: ended.set())
     with Bar(silent=as_json) as bar:
         server = phinetune.serve(
-            model, host=host, port=port, api_key=api_key, at_once=at_once, model=base_model, on_progress=bar.show
+            model,
+            host=host,
+            port=port,
+            api_key=api_key,
+            at_once=at_once,
+            model=base_model,
+            allow_bin=allow_bin,
+            on_progress=bar.show,
         )
     with server:
         if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON
 from phinetune.cli.render import Bar, print_json, show_forms
 
 
@@ -16,13 +16,14 @@ def command(
     run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
     files: list[Path] = typer.Argument(None, help="Merged folders, .gguf files and .gguf adapters to hold against it."),
     sheet: Path | None = typer.Option(
-        None, "--sheet", help="Questions and answers to try them with, best held-out ones."
+        None, "--sheet", help="Questions and answers to try them with; those held out in training when left out."
     ),
-    limit: int = typer.Option(20, min=1, help="So many questions of the sheet."),
+    limit: int = typer.Option(20, min=1, help="So many questions."),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     base_file: Path | None = typer.Option(
         None, "--base-file", help="The .gguf base model that a .gguf adapter belongs to, if it was not trained on one."
     ),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask every form of a tuned model the same questions, and see whether all say the same.
@@ -36,6 +37,7 @@ def command(
             sheet=sheet,
             limit=limit,
             model=model,
+            allow_bin=allow_bin,
             base_file=base_file,
             on_progress=bar.show,
         )

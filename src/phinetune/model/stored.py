@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import LoraConfig
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from phinetune.errors import ModelError
 from phinetune.model.gguf_base import stored_weights
 from phinetune.model.gguf_config import read_config
 from phinetune.model.gguf_file import open_gguf
@@ -102,8 +102,11 @@ def _reader(file: Path, entry: dict[str, Any], begin: int) -> Rows:
     begin += entry["data_offsets"][0]
 
     def rows(start: int, stop: int) -> torch.Tensor:
-        numbers = np.fromfile(file, np.uint8, (stop - start) * row, offset=begin + start * row)
-        weight = torch.from_numpy(numbers).view(dtype).view(stop - start, *shape[1:])
+        weight = torch.empty(stop - start, *shape[1:], dtype=dtype)
+        with file.open("rb", buffering=0) as stream:
+            stream.seek(begin + start * row)
+            if stream.readinto(weight.view(torch.uint8).numpy().data) != weight.nbytes:
+                raise ModelError(f"{file} ends before its weights do.", "The file is damaged: get it again.")
         return weight.to(torch.float32)
 
     return rows
