@@ -1,7 +1,7 @@
 """What training reports: one stream of small frozen values that the terminal, the metrics files and any
 tracker consume. Training knows none of them.
 
-    SheetRead -> ModelLoading -> ModelLoaded -> Started
+    SheetRead -> ModelLoading -> ModelLoaded -> (RateTried* -> RateChosen)? -> Started
               -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)* -> Finished
 """
 
@@ -47,6 +47,25 @@ class ModelLoaded:
     trainable_parameters: int
     total_parameters: int
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RateTried:
+    """A short run of the search for a learning rate: its rate, and the held-out loss after its steps."""
+
+    learning_rate: float
+    eval_loss: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class RateChosen:
+    """The learning rate that the search found best; `usual` is what models of this size mostly like."""
+
+    learning_rate: float
+    usual: float
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -175,6 +194,8 @@ Event = (
     | Restored
     | ModelLoading
     | ModelLoaded
+    | RateTried
+    | RateChosen
     | Started
     | StepDone
     | StepSkipped

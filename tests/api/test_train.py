@@ -19,7 +19,17 @@ import phinetune
 from model.gguf_fixtures import Kind, write_gguf
 from phinetune import PhinetuneError
 from phinetune.errors import ModelError, RunError, SettingsError, SheetError, TrainingError
-from phinetune.events import Finished, ModelLoaded, RolledBack, SheetRead, Started, StepDone, Warned
+from phinetune.events import (
+    Finished,
+    ModelLoaded,
+    RateChosen,
+    RateTried,
+    RolledBack,
+    SheetRead,
+    Started,
+    StepDone,
+    Warned,
+)
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
 
@@ -151,6 +161,29 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(toy_base,
 
     assert figures(rest) == figures(whole)
     assert 0 < part.steps < rest.steps
+
+
+def test_lr_auto_searches_once_and_a_resume_keeps_what_was_found(toy_base, toy_sheet, tmp_path):
+    events = []
+    part = _train(
+        toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, on_event=events.append,
+        stop_requested=lambda: sum(isinstance(event, StepDone) for event in events) >= 2,
+    )  # fmt: skip
+    assert part.stopped == "interrupted"
+    [chosen] = [event for event in events if isinstance(event, RateChosen)]
+    again = []
+    _train(toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, resume=True, on_event=again.append)
+    assert not [event for event in again if isinstance(event, RateChosen | RateTried)]
+    whole = [event.learning_rate for event in (*events, *again) if isinstance(event, StepDone)]
+    assert max(whole) == pytest.approx(chosen.learning_rate, rel=0.2)
+    config = json.loads((tmp_path / "training_visuals" / "training_config.json").read_text())
+    assert config["settings"]["train"]["learning_rate"] == config["learning_rate_chosen"] == chosen.learning_rate
+
+
+def test_a_learning_rate_that_is_none_is_a_clear_error(toy_base, toy_sheet, tmp_path):
+    for wrong in ("fast", 0, 1.5):
+        with pytest.raises(SettingsError, match=r"train\.learning_rate"):
+            _train(toy_sheet, toy_base, tmp_path, lr=wrong)
 
 
 def test_a_resume_with_another_setting_is_refused_with_the_difference(toy_base, toy_sheet, tmp_path):

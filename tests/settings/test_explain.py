@@ -32,7 +32,7 @@ def test_every_setting_has_a_page_and_no_page_lacks_a_word():
 
 def test_default_bounds_and_flag_are_those_of_the_declaration():
     (rate,) = find("train.learning_rate")
-    assert (rate.default, rate.allowed, rate.flag) == ("0.0002", "a number above 0 and below 1", "--lr")
+    assert (rate.default, rate.allowed, rate.flag) == ("0.0002", "a number above 0 and below 1 or auto", "--lr")
     assert rate.presets == {"--preset quality": "0.0001", "--model smollm2-135m": "0.001"}
     assert find("lora.r")[0].allowed == "a whole number from 1 to 1024"
     assert find("train.device")[0].allowed == "auto, cpu, cuda or mps"

@@ -20,7 +20,7 @@ from phinetune.api.run import Run
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsLog, Summary, summary
 from phinetune.errors import PhinetuneError, TrainingError
-from phinetune.events import Finished, ModelLoaded, ModelLoading, Saved, SheetRead, StopReason, Warned
+from phinetune.events import Finished, ModelLoaded, ModelLoading, RateChosen, Saved, SheetRead, StopReason, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     cpu_has_bf16,
@@ -42,6 +42,7 @@ from phinetune.sheet.split import Split, split
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate, unescape
 from phinetune.training.checkpoint import Checkpoints
+from phinetune.training.learning_rate import Search
 from phinetune.training.loop import Corpus, fit
 
 
@@ -118,6 +119,9 @@ def _train(
     for warning in _warnings(corpus, settings, device, dtype):
         on_event(warning)
 
+    if settings.train.learning_rate == "auto":
+        before = checkpoints.state(start_from).progress.peak_learning_rate if start_from is not None else None
+        settings = _with_learning_rate(before, model, corpus, settings, rows, config_record, on_event)
     if start_from is None and begin_anew(folder):
         on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)
@@ -198,6 +202,27 @@ def _train(
         rollbacks=figures["rollbacks"],
         diagnosis=tuple(diagnosis),
     )
+
+
+def _with_learning_rate(
+    before: float | None,
+    model: PeftModel,
+    corpus: Corpus,
+    settings: Settings,
+    rows: RowPlan,
+    config_record: dict[str, Any],
+    on_event: OnEvent,
+) -> Settings:
+    """The settings with the learning rate that suits; `before` is what the run began with, if it is gone on with."""
+    rate = before
+    if rate is None:
+        search = Search(model, corpus.train, corpus.validation, settings.train, rows.pairs_per_row)
+        for event in search.run():
+            on_event(event)
+            rate = event.learning_rate if isinstance(event, RateChosen) else rate
+    config_record["learning_rate_chosen"] = rate
+    config_record["settings"]["train"]["learning_rate"] = rate
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"learning_rate": rate})})
 
 
 def _leave_figures(

@@ -32,6 +32,8 @@ from phinetune.events import (
     Mirrored,
     ModelLoaded,
     ModelLoading,
+    RateChosen,
+    RateTried,
     Restored,
     RolledBack,
     Saved,
@@ -175,6 +177,10 @@ class TrainingPage:
                 self._sheet(event)
             case ModelLoaded():
                 self._model(event)
+            case RateTried():
+                self.say(f"Trying learning rate {event.learning_rate:.1e}: held-out loss {event.eval_loss:.3f}")
+            case RateChosen():
+                self._rate(event)
             case Started():
                 self._start(event)
             case StepDone():
@@ -226,6 +232,14 @@ class TrainingPage:
         command = safe(_own_command())
         self._console.print(f'Ask it:   [bold]{command} ask {where} "your question"[/bold]')
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
+
+    def _rate(self, event: RateChosen) -> None:
+        usual = "the usual one" if event.learning_rate == event.usual else f"where {event.usual:.1e} is usual"
+        why = f"it left the lowest held-out loss after {event.steps} steps ({duration(event.seconds)} in all)"
+        self.say(
+            f"Learning rate {event.learning_rate:.1e}, {usual} for a model of this size: "
+            + (f"{why}." if event.steps else "nothing is held out, so no other could be tried.")
+        )
 
     def _sheet(self, event: SheetRead) -> None:
         table = Table.grid(padding=(0, 2))

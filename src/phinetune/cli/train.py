@@ -29,7 +29,7 @@ def command(
     max_length: int | None = setting("max_length", panel=_DATA),
     limit: int | None = setting("limit", panel=_DATA),
     epochs: float | None = setting("epochs", panel=_TRAINING),
-    lr: float | None = setting("lr", panel=_TRAINING),
+    lr: str | None = setting("lr", panel=_TRAINING),
     batch_size: int | None = setting("batch_size", panel=_TRAINING),
     grad_accum: int | None = setting("grad_accum", panel=_TRAINING),
     warmup_steps: int | None = setting("warmup_steps", panel=_TRAINING),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -104,7 +104,7 @@ def _page(name: str, group: str, field: FieldInfo) -> Page:
         group=group,
         summary=field.description or "",
         default="left out" if field.default is None else _shown(field.default),
-        allowed=_allowed(kinds, field),
+        allowed=_allowed(field.annotation, field.metadata),
         flag="--sheet" if short == "sheet_name" else short and f"--{short.replace('_', '-')}",
         presets={by: _shown(values[first][leaf]) for by, values in others.items() if leaf in values.get(first, {})},
         is_amount=bool({int, float} & set(kinds)) and leaf != "seed",
@@ -117,6 +117,8 @@ def _page(name: str, group: str, field: FieldInfo) -> Page:
 def _kinds(annotation: Any) -> list[Any]:
     """The members of a union, without None: classes and literal values."""
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return [kind for member in get_args(annotation) if member is not type(None) for kind in _kinds(member)]
     if origin is Literal:
@@ -124,16 +126,30 @@ def _kinds(annotation: Any) -> list[Any]:
     return [origin or annotation]
 
 
-def _allowed(kinds: list[Any], field: FieldInfo) -> str:
-    """ "a whole number from 1 to 1024", "auto, cpu, cuda or mps"."""
-    words = [_KINDS.get(kind, str(kind)) if isinstance(kind, type) else str(kind) for kind in kinds]
-    text = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-    bounds = {key: value for limit in field.metadata for key, value in _bound(limit)}
+def _allowed(annotation: Any, limits: Sequence[Any]) -> str:
+    """ "a whole number from 1 to 1024", "auto, cpu, cuda or mps", "a number above 0 or auto"."""
+    words = _words(annotation)
+    return _within(words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}", limits)
+
+
+def _words(annotation: Any) -> list[str]:
+    """Each member of a union in words; one that has bounds of its own with those."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return [word for member in get_args(annotation) if member is not type(None) for word in _words(member)]
+    if origin is Annotated:
+        kind, *notes = get_args(annotation)
+        return [_allowed(kind, [limit for note in notes for limit in getattr(note, "metadata", [note])])]
+    return [_KINDS.get(kind, str(kind)) if isinstance(kind, type) else str(kind) for kind in _kinds(annotation)]
+
+
+def _within(text: str, limits: Sequence[Any]) -> str:
+    bounds = {key: value for limit in limits for key, value in _bound(limit)}
     if "ge" in bounds and "le" in bounds:
         return f"{text} from {_shown(bounds['ge'])} to {_shown(bounds['le'])}"
     said = {"ge": "from {} on", "gt": "above {}", "le": "up to {}", "lt": "below {}"}
-    limits = " and ".join(said[key].format(_shown(bounds[key])) for key in said if key in bounds)
-    return f"{text} {limits}" if limits else text
+    told = " and ".join(said[key].format(_shown(bounds[key])) for key in said if key in bounds)
+    return f"{text} {told}" if told else text
 
 
 def _bound(limit: Any) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from phinetune.settings.field import Group, setting
 
@@ -36,15 +38,13 @@ class TrainSettings(Group):
         when="There are fewer than about 50 steps in all (lower it), or the loss jumps from step to step (raise it).",
         ge=1,
     )
-    learning_rate: float = setting(
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = setting(
         2e-4,
-        "Size of an optimizer step at its peak.",
+        "Size of an optimizer step at its peak; auto finds it by short runs on the sheet.",
         more="Faster learning; too high, the loss spikes, rises or is no longer a number.",
         less="Calmer and slower; too low, the loss hardly moves.",
         when="First of all when training goes wrong. Change it by a factor of 2 to 5. Models of billions of "
-        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3.",
-        gt=0,
-        lt=1,
+        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto finds out, for about a third more time.",
     )
     warmup_steps: int | None = setting(
         None,

@@ -251,7 +251,11 @@ def _start(
     order = StepOrder(len(corpus.train), settings.examples_per_step, settings.seed)
     parameters = [parameter for _, parameter in lora.trainable(model)]
     optimizer = make_optimizer(parameters, settings.weight_decay)
-    progress = Progress(loss_scale=LossScale.for_dtype(model.get_base_model().dtype).value)
+    schedule = plan(settings, order.steps_per_epoch)
+    progress = Progress(
+        loss_scale=LossScale.for_dtype(model.get_base_model().dtype).value,
+        peak_learning_rate=schedule.peak_learning_rate,
+    )
     resumed = checkpoints.resume(resume_from, model, optimizer) if resume_from is not None else None
     if resumed is not None:
         progress = resumed.progress
@@ -261,7 +265,7 @@ def _start(
         settings=settings,
         checkpoints=checkpoints,
         order=order,
-        schedule=plan(settings, order.steps_per_epoch),
+        schedule=schedule,
         parameters=parameters,
         optimizer=optimizer,
         progress=progress,

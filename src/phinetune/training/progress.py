@@ -22,6 +22,7 @@ class Progress:
 
     `pairs_per_row`, `validation_row` and `recompute` are set where what was planned did not fit (see room.py);
     `rollbacks` and `learning_rate_factor` count the returns to an earlier state (see recovery.py).
+    `peak_learning_rate` is the one that the run began with, which a search may have found (see learning_rate.py).
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     recompute: bool = False
     rollbacks: int = 0
     learning_rate_factor: float = 1.0
+    peak_learning_rate: float | None = None
     history: list[Event] = field(default_factory=list)
 
     @property

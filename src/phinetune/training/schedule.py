@@ -57,7 +57,8 @@ def plan(settings: TrainSettings, steps_per_epoch: int) -> Schedule:
         total_steps=total,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=min(warmup, total - 1),
-        peak_learning_rate=settings.learning_rate,
+        # Before a search has found one, only the number of steps is asked for.
+        peak_learning_rate=0.0 if settings.learning_rate == "auto" else settings.learning_rate,
         eval_steps=settings.eval_steps,
         save_steps=settings.save_steps,
     )
