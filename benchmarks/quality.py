@@ -1,7 +1,7 @@
 """Does it learn, and is our recipe better than the guide's? SmolLM2 on real sheets, measured on unseen questions.
 
     python benchmarks/quality.py --sheet TRAIN.xlsx --test TEST.xlsx [--recipes guide,2e-4,1e-3,auto] [--limit 240]
-    python benchmarks/quality.py --table            writes quality.md from what was measured so far
+    python benchmarks/quality.py --table            prints what was measured so far; quality.md tells what it means
 
 All recipes train the same LoRA (r 16, every linear layer) on the same pairs in the same order: 16 pairs a step, five
 epochs, so the same number of steps. `guide` is the well-known script's: learning rate 2e-4, 100 steps of warm-up,
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import machine
 
 from phinetune.model import lora
 from phinetune.model.device import keep_freed_memory, pick_device
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
-        _write_table()
+        print(_table())
         return
     keep_freed_memory()
     for recipe in arguments.recipes.split(","):
@@ -129,10 +128,31 @@ def _interval(contrast: Any) -> dict[str, Any]:
     }
 
 
-def _write_table() -> None:
+def _table() -> str:
+    """What was measured, the latest of each sheet and recipe, as Markdown."""
     rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    lines = [f"Measured on {machine()}.", ""]
-    (HERE / "quality.md").write_text("\n".join([*lines, str(len(rows))]), encoding="utf-8")
+    latest = {(row["sheet"], row["recipe"]): row for row in rows}
+    columns = ["sheet", "recipe", "held-out loss", "without the end", "token F1", "stops", "best of steps", "seconds"]
+    lines = [columns, ["---", "---", *["---:"] * 6]]
+    for sheet in dict.fromkeys(row["sheet"] for row in rows):
+        of_sheet = [row for (name, _), row in latest.items() if name == sheet]
+        first = of_sheet[0]
+        lines.append(
+            [sheet, "base model", _within(first["loss"]["base"]), f"{first['words'][0]:.2f}",
+             _within(first["f1"]["base"]), f"{first['stops'][0]:.0%}", "", ""]
+        )  # fmt: skip
+        for row in of_sheet:
+            lines.append(
+                ["", row["recipe"], _within(row["loss"]["tuned"]), f"{row['words'][1]:.2f}",
+                 _within(row["f1"]["tuned"]), f"{row['stops'][1]:.0%}", f"{row['best_step']} of {row['steps']}",
+                 f"{row['seconds']:.0f}"]
+            )  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _within(estimate: Sequence[float]) -> str:
+    mean, low, high = estimate
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

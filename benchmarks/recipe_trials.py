@@ -5,7 +5,7 @@
 
 Every trial trains on the same part of the sheet (about --tokens an epoch, chosen by the seed), from the same adapter
 and in the same order, and is measured on the held-out pairs: mean cross-entropy per answer token, end of text
-included. A variant is compared with `plain` of the same seed. One JSON line a trial; `--table` reads them.
+included. A variant is compared with `plain` of the same seed. One JSON line a trial; `--table` prints them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from phinetune.tokens.encode import Encoder, Example
 from phinetune.tokens.order import StepOrder
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.check import proven_row_loss
-from phinetune.training.step import LossScale, optimizer_step, validation_loss
+from phinetune.training.step import LossScale, move_weights, step_gradients, validation_loss
 
 PER_STEP = 8
 Shape = Callable[[int, int], float]  # (step from 1, all steps) -> share of the peak learning rate
@@ -120,16 +120,15 @@ def trial(model_name: str, data: Material, recipe: Recipe, epochs: float, lr: fl
         model.train()
         for step in range(1, steps + 1):
             chosen = [train[index] for index in _indices(order, step - 1, recipe.order, train)]
-            optimizer_step(
+            step_gradients(
                 row_loss,
                 parameters,
-                optimizer,
                 micro_batches(chosen, PER_STEP),
-                learning_rate=lr * _share(recipe, step, steps),
                 max_grad_norm=1.0,
                 seed=seed * 1_000_003 + step,
                 loss_scale=LossScale(),
             )
+            move_weights(optimizer, lr * _share(recipe, step, steps))
             if step > steps * (1 - recipe.average_last):
                 averaged += 1
                 for total, parameter in zip(mean, parameters, strict=True):
@@ -230,7 +229,7 @@ def _share(recipe: Recipe, step: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sheet", required=True)
+    parser.add_argument("--sheet")
     parser.add_argument("--test")
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--variants", default=",".join(VARIANTS))
@@ -239,7 +238,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--to", default="trials.jsonl")
+    parser.add_argument("--table", action="store_true", help="print what stands in --to")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(Path(arguments.to)))
+        return
     keep_freed_memory()
     for seed in range(arguments.seeds):
         for name in arguments.variants.split(","):
@@ -257,6 +260,22 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> str:
     with Path(arguments.to).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     return line
+
+
+def table(trials: Path) -> str:
+    """Every variant against `plain` on the same sheet, seed and learning rate: difference of the held-out loss."""
+    rows = [json.loads(line) for line in trials.read_text(encoding="utf-8").splitlines()]
+    plain = {(row["sheet"], row["seed"], row["lr"]): row["held_out"] for row in rows if row["variant"] == "plain"}
+    sheets = list(dict.fromkeys(row["sheet"] for row in rows))
+    lines = [["variant", *sheets, "trials"], ["---", *["---:"] * (len(sheets) + 1)]]
+    for variant in dict.fromkeys(row["variant"] for row in rows if row["variant"] != "plain"):
+        gains: dict[str, list[float]] = {sheet: [] for sheet in sheets}
+        for row in rows:
+            if row["variant"] == variant and (key := (row["sheet"], row["seed"], row["lr"])) in plain:
+                gains[row["sheet"]].append(row["held_out"] - plain[key])
+        cells = [" ".join(f"{gain:+.3f}" for gain in gains[sheet]) for sheet in sheets]
+        lines.append([variant, *cells, str(sum(map(len, gains.values())))])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def test_the_verdict_comes_first_then_parts_and_reasons(capsys, toy_base, toy_sh
     code, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base)
     assert code == 0
     assert out.startswith("Fits: needs about ")
+    assert "How sure: within a tenth of the peak" in out
     for part in ("weights", "optimizer", "activations", "together", "Steps", "Disk", "gradient_checkpointing", "why"):
         assert part in out, part
 
@@ -34,6 +35,7 @@ def test_json_holds_the_whole_plan(capsys, toy_base, toy_sheet):
     plan = json.loads(out)
     assert code == 0
     assert plan["fits"] is True
+    assert plan["memory_basis"].startswith("an estimate")
     assert plan["seconds"] > 0
     assert sum(plan["memory"].values()) == plan["memory_total"]
     assert {"setting", "value", "flags", "reason"} == set(plan["advice"][0])

@@ -79,6 +79,7 @@ class Plan:
     moment: str
     memory: dict[str, int]
     memory_total: int
+    memory_basis: str
     memory_of_device: int
     memory_to_use: int
     fits: bool
@@ -167,6 +168,7 @@ def _plan(
         moment=memory.moment,
         memory=memory.parts,
         memory_total=memory.total,
+        memory_basis=_memory_basis(hardware),
         memory_of_device=hardware.memory,
         memory_to_use=scene.room,
         fits=memory.total <= scene.room,
@@ -176,6 +178,13 @@ def _plan(
         disk_free=_free(out),
         advice=(*advise(scene, steps, memory, time), advise_length(scene, settings.data.max_length)),
     )
+
+
+def _memory_basis(hardware: Device) -> str:
+    """How far the memory can be trusted; benchmarks/plan_accuracy.py holds it against measured peaks."""
+    if hardware.kind == "cpu":
+        return "within a tenth of the peak of nine measured runs on a CPU"
+    return "an estimate: the same sums held for runs on a CPU, on this kind of device none was measured"
 
 
 def _workload(sheet: str | Path, settings: Settings, found: FoundModel) -> Workload:

@@ -31,6 +31,7 @@ def show_plan(plan: Any) -> None:
     console.print(_facts(plan))
     console.print()
     console.print(_memory(plan))
+    console.print(f"[dim]How sure: {safe(plan.memory_basis)}.[/dim]")
     if plan.moment == "check":
         console.print(
             "[dim]The peak comes before the first step, when the fast way is checked against the plain one.[/dim]"
