@@ -47,8 +47,14 @@ th { color: var(--quiet); font-weight: 600; } td.number { white-space: nowrap; f
 pre, code { font: .92em ui-monospace, "SF Mono", Consolas, monospace; }
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
-.answer { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; }
+.answer { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 6rem; max-height: 15rem; overflow-y: auto; }
+@media (max-width: 40rem) {
+  .wide img { min-width: 40rem; }
+  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  th, td { display: block; border: 0; padding: .1rem 0; } td.number { white-space: normal; }
+  table:has([data-head]) th { display: none; }
+  [data-head]::before { content: attr(data-head); display: block; color: var(--quiet); font-size: .85rem; } }
+@media print { body { max-width: none; padding: 0; } .answer { max-height: none; } h2 { break-after: avoid; }
   img, tr, .said { break-inside: avoid; } }
 """
 
@@ -146,7 +152,7 @@ def _pictures(folder: RunFolder) -> str:
 
 def _image(path: Path, words: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">'
+    return f'<div class="wide"><img src="data:image/png;base64,{data}" alt="{escape(words)}"></div>'
 
 
 def _comparison(folder: RunFolder, comparison: Mapping[str, Any] | None) -> str:
@@ -166,16 +172,14 @@ def _comparison(folder: RunFolder, comparison: Mapping[str, Any] | None) -> str:
 
 
 def _examples(pairs: Iterable[Mapping[str, Any]]) -> str:
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="answer">{escape(text)}</td>'
-            for text in (pair["question"], pair["expected"], pair["base"]["answer"], pair["tuned"]["answer"])
-        )
-        + f'<td class="number">{pair["tuned"]["f1"]:.2f}</td></tr>'
-        for pair in pairs
-    )
-    return _table(("Question", "Expected", "Base model", "Tuned model", "F1"), rows)
+    heads = ("Question", "Expected", "Base model", "Tuned model", "F1")
+    rows = []
+    for pair in pairs:
+        texts = (pair["question"], pair["expected"], pair["base"]["answer"], pair["tuned"]["answer"])
+        cells = [f'<div class="answer">{escape(text)}</div>' for text in texts] + [f"{pair['tuned']['f1']:.2f}"]
+        # On a phone the cells stand one below the other, each with its head before it.
+        rows.append("".join(f'<td data-head="{head}">{cell}</td>' for head, cell in zip(heads, cells, strict=True)))
+    return _table(heads, "".join(f"<tr>{row}</tr>" for row in rows))
 
 
 def _findings(findings: Mapping[str, Any] | None) -> str:
