@@ -45,6 +45,22 @@ def test_the_bytes_are_those_of_llama_cpp(kind, llama_cpp):
     np.testing.assert_array_equal(ours.reshape(-1).view(np.uint8), theirs)
 
 
+def test_the_fast_q4_0_gives_the_bytes_of_the_library(monkeypatch):
+    if quantize._native_q4_0() is None or not quantize.HAS_LIBGGUF:
+        pytest.skip("needs a C compiler and libgguf")
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(4000, 640, generator=generator)
+    rows[:1000] = rows[:1000].bfloat16().float()  # as base weights are: many numbers lie halfway between two levels
+    rows[1000:2000] = (rows[1000:2000] * 4).round() / 4  # the largest comes with both signs
+    rows[2000:2100, ::3] = 0
+    rows[2100:2110] = 0
+    rows[2110:2120] *= 1e-30
+    rows[2120:2130] *= 1e5
+    fast = pack(rows, Kind.Q4_0)
+    monkeypatch.setattr(quantize, "_native_q4_0", lambda: None)
+    np.testing.assert_array_equal(fast, pack(rows, Kind.Q4_0))
+
+
 def _mixture(kind: str, tensor: str, width: int = 2560, **facts) -> list[str]:
     packing = Packing(kind, **{"layers": PHI2_LAYERS, "tied": False, "shared": 1} | facts)
     return [packing.kind_of(f"blk.{n}.{tensor}.weight", (width, width)).name for n in range(packing.layers)]

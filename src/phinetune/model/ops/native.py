@@ -1,4 +1,4 @@
-"""kernels.c, compiled with the machine's own C compiler when first used, and called through ctypes.
+"""C files such as kernels.c, compiled with the machine's own C compiler when first used, and called through ctypes.
 
 Compiling takes half a second, into a temporary folder that is gone when the process ends. Without a compiler, or
 with PHINETUNE_NATIVE=0 in the environment, `load` gives None and the plain operations do the work.
@@ -29,6 +29,12 @@ _WIDEST_HEAD = 512
 @functools.cache
 def load() -> NativeOps | None:
     """The compiled kernels, or None where they cannot be had."""
+    library = compiled(_SOURCE, _FLAGS)
+    return NativeOps(library) if library is not None else None
+
+
+def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
+    """The C file compiled and loaded; None without a compiler that takes it, or with PHINETUNE_NATIVE=0."""
     if os.environ.get("PHINETUNE_NATIVE") == "0":
         return None
     if "CC" in os.environ:
@@ -36,14 +42,14 @@ def load() -> NativeOps | None:
     else:
         compilers = [[path] for path in map(shutil.which, _COMPILERS) if path is not None]
     with tempfile.TemporaryDirectory(prefix="phinetune-") as folder:
-        compiled, library = Path(folder, "kernels.o"), Path(folder, "kernels.so")
+        unit, library = Path(folder, "kernels.o"), Path(folder, "kernels.so")
         for compiler in filter(None, compilers):
             with suppress(OSError, subprocess.SubprocessError):
                 # Linked without OpenMP's runtime: the names are found in the one that torch has loaded already. Two
                 # runtimes would each keep a set of threads spinning on the same cores.
-                _run(*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled))
-                _run(*compiler, "-shared", str(compiled), "-o", str(library))
-                return NativeOps(ctypes.CDLL(str(library)))
+                _run(*compiler, *flags, "-c", str(source), "-o", str(unit))
+                _run(*compiler, "-shared", str(unit), "-o", str(library))
+                return ctypes.CDLL(str(library))
     return None
 
 
