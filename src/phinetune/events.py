@@ -51,20 +51,20 @@ class ModelLoaded:
 
 @dataclass(frozen=True)
 class RateTried:
-    """A short run of the search for a learning rate: its rate, and the held-out loss after its steps."""
+    """A short run of the search for a learning rate, on some of the pairs: its lowest held-out loss, or infinity."""
 
     learning_rate: float
     eval_loss: float
-    steps: int
+    pairs: int
 
 
 @dataclass(frozen=True)
 class RateChosen:
-    """The learning rate that the search found best; `usual` is what models of this size mostly like."""
+    """The learning rate that the search chose; `usual` is what models of this size mostly like."""
 
     learning_rate: float
     usual: float
-    steps: int
+    pairs: int
     seconds: float
 
 

@@ -234,11 +234,15 @@ class TrainingPage:
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
 
     def _rate(self, event: RateChosen) -> None:
-        usual = "the usual one" if event.learning_rate == event.usual else f"where {event.usual:.1e} is usual"
-        why = f"it left the lowest held-out loss after {event.steps} steps ({duration(event.seconds)} in all)"
+        if not event.pairs:
+            why = "nothing is held out, so no other could be tried"
+        elif event.learning_rate == event.usual:
+            why = "no other did clearly better"
+        else:
+            why = f"where {event.usual:.1e} is usual"
         self.say(
-            f"Learning rate {event.learning_rate:.1e}, {usual} for a model of this size: "
-            + (f"{why}." if event.steps else "nothing is held out, so no other could be tried.")
+            f"Learning rate {event.learning_rate:.1e}, for this model and sheet: {why} in short runs on {event.pairs} "
+            f"of the pairs ({duration(event.seconds)})."
         )
 
     def _sheet(self, event: SheetRead) -> None:
