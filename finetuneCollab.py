@@ -23,6 +23,7 @@ class Config:
     )
     DATASET_PATH = "dataset.xlsx"  # .xlsx, .xls, .ods, .csv, .tsv, .json …
     OUTPUT_DIR = "."  # model, checkpoints and training_visuals are made in this folder
+    MIRROR_DIR = None  # "/content/drive/MyDrive/my-model": gets a copy, to go on from when the machine has vanished
 
     # The sheet
     QUESTION_COLUMN = None  # header of the question column; None finds it
@@ -52,9 +53,10 @@ class Config:
 
 def main() -> int:
     """Train as Config says; 0 done, 1 something to mend, 130 interrupted."""
-    resume = Config.RESUME and RunFolder(Path(Config.OUTPUT_DIR)).is_interrupted
+    places = [Path(place) for place in (Config.OUTPUT_DIR, Config.MIRROR_DIR) if place]
+    resume = Config.RESUME and any(RunFolder(place).is_interrupted for place in places)
     try:
-        with TrainingPage() as page, Interrupt(page.say) as interrupt:
+        with TrainingPage() as page, Interrupt(page.tell) as interrupt:
 
             def on_event(event):
                 interrupt.watch(event)
@@ -63,6 +65,7 @@ def main() -> int:
             run = train(
                 Config.DATASET_PATH,
                 out=Config.OUTPUT_DIR,
+                mirror=Config.MIRROR_DIR,
                 resume=resume,
                 overwrite=True,
                 on_event=on_event,
@@ -94,9 +97,6 @@ def main() -> int:
         if resume:
             print("This went on with an interrupted run; RESUME = False in Config begins anew.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
     if run.stopped == "interrupted":
         print(f"\nStopped after step {run.steps}. Nothing is lost: run the script again, and it goes on from here.")
         return 130

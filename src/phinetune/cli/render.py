@@ -169,6 +169,10 @@ class TrainingPage:
     def say(self, text: str) -> None:
         self._console.print(safe(text))
 
+    def tell(self, text: str) -> None:
+        """Say it also when silent, beside the output: what a person needs to know on leaving."""
+        (open_console(errors=True) if self._console.quiet else self._console).print(safe(text))
+
     def show(self, event: Event) -> None:
         match event:
             case ModelLoading():

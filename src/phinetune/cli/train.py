@@ -63,7 +63,7 @@ def command(
     runs_with = {name: given.pop(name) for name in _OF_THE_RUN}
     assignments = given.pop("set_") or []
     given.pop("as_json")
-    with TrainingPage(silent=as_json) as page, Interrupt(page.say) as interrupt:
+    with TrainingPage(silent=as_json) as page, Interrupt(page.tell) as interrupt:
 
         def on_event(event: Event) -> None:
             interrupt.watch(event)
