@@ -24,7 +24,7 @@ from typing import Any
 PHASES = (
     ("phinetune.api.train", "_read_sheet", "reading"),
     ("phinetune.api.train", "load_base", "loading"),
-    ("phinetune.training.loop", "optimizer_step", "step"),
+    ("phinetune.training.loop", "step_gradients", "step"),
     ("phinetune.training.loop", "validation_loss", "validation"),
 )
 # What is being done, told by the innermost function of these on the stack.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -112,3 +113,36 @@ def test_no_run_an_unfinished_run_and_no_folder_are_told_apart(tmp_path):
     with pytest.raises(RunError, match="not finished") as caught:
         open_finished(tmp_path)
     assert "--resume" in caught.value.hint
+
+
+def test_a_folder_put_aside_by_a_killed_process_returns_unless_the_new_one_came(tmp_path):
+    (tmp_path / ".replaced-1" / "model").mkdir(parents=True)
+    (tmp_path / ".replaced-1" / "model" / "a").write_text("old")
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "model" / "a").read_text() == "old"
+    (tmp_path / ".replaced-2" / "model").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "model" / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_libraries_say_of_a_full_disk_is_a_clear_error_and_other_errors_are_their_own(tmp_path):
+    with pytest.raises(RunError, match="could not be written"), atomic_folder(tmp_path / "a"):
+        raise Exception("No space left on device (os error 28)")
+    with pytest.raises(ValueError, match="mine"), atomic_folder(tmp_path / "a"):
+        raise ValueError("mine")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_drive_that_cannot_flush_folders_is_good_enough(tmp_path, monkeypatch):
+    true_fsync = os.fsync
+
+    def only_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        true_fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    with atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "b").write_text("b")
+    assert (tmp_path / "a" / "b").read_text() == "b"

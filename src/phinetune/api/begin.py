@@ -52,7 +52,7 @@ def go_on_from(checkpoints: Checkpoints, mirror: RunFolder | None, overwrite: bo
     if step is None:
         if wrong:
             raise RunError(
-                f"All {len(wrong)} checkpoints in {folder.checkpoints} are damaged:\n  "
+                f"No checkpoint in {folder.checkpoints} can be gone on from:\n  "
                 + "\n  ".join(f"checkpoint-{bad}: {how}" for bad, how in wrong.items()),
                 "Begin anew with --overwrite, which removes them.",
             )

@@ -14,7 +14,7 @@ from phinetune.api.ask import open_model
 from phinetune.api.run import Run
 from phinetune.artifacts.comparison import write_comparison
 from phinetune.errors import RunError
-from phinetune.run_folder import open_finished
+from phinetune.run_folder import locked, open_finished
 from phinetune.sheet.findings import Pair
 from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.pairs import find_pairs
@@ -96,10 +96,12 @@ def compare(
 
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
     same each time. comparison.json, .xlsx and .png are written to the run's pictures. Raises RunError when there is no
-    run or it kept no questions, SettingsError for an unknown judge, and what reading the sheet raises.
+    run, it kept no questions or another took its place meanwhile, SettingsError for an unknown judge, and what reading
+    the sheet raises.
     """
     decide = judge(judge_by, endpoint)
     folder = open_finished(run.folder.root if isinstance(run, Run) else run)
+    made = folder.recipe.stat().st_mtime_ns
     kept = kept_pairs(folder.pairs)
     if sheet is not None:
         pairs: Sequence[Pair] = find_pairs(sheet).pairs
@@ -132,7 +134,13 @@ def compare(
         general_text=text_losses(tuned.model, tuned.encoder, paragraphs),
         pairs=compared,
     )
-    write_comparison(folder, comparison.to_json())
+    with locked(folder):
+        if not folder.is_finished or folder.recipe.stat().st_mtime_ns != made:
+            raise RunError(
+                f"The model in {folder.root} was replaced while it was compared, so nothing was written.",
+                "Compare again when the training there has ended.",
+            )
+        write_comparison(folder, comparison.to_json())
     return comparison
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.run import Run, folder_with_figures
 from phinetune.artifacts.report import write_report
-from phinetune.run_folder import RunFolder
+from phinetune.run_folder import RunFolder, locked
 
 
 def report(run: Run | str | Path) -> Path:
     """Write training_visuals/report.html from the run folder alone, and return its place.
 
-    Raises RunError when there is no run with figures, or one of its files is damaged.
+    Raises RunError when there is no run with figures, one of its files is damaged, or a training is writing there.
     """
-    return report_on(folder_with_figures(run))
+    folder = folder_with_figures(run)
+    with locked(folder):
+        return report_on(folder)
 
 
 def report_on(folder: RunFolder) -> Path:

@@ -108,6 +108,7 @@ class Checkpoints:
         lora.load_weights(model, path)
         _restore_moments(model, optimizer, load_file(path / _OPTIMIZER))
         warning = self._choose_best(progress)
+        self._drop_old(progress.best_step)  # the run may have been killed just before it would have done so
         best = lora.read_weights(self.folder.checkpoint(progress.best_step)) if progress.best_step else {}
         return Resumed(progress, best, warning)
 

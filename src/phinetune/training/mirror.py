@@ -56,6 +56,11 @@ class Mirror:
         """Steps whose checkpoints are being read."""
         return self._in_use
 
+    def idle(self) -> bool:
+        """Whether everything that was submitted has been dealt with."""
+        with self._changed:
+            return self._waiting is None and not self._in_use
+
     def submit(self, step: int, *, with_model: bool = False) -> None:
         with self._changed:
             if self._waiting is not None and not with_model:

@@ -1,0 +1,209 @@
+"""How a run takes its folder: alone, without harm to what is there, and from what is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+import toys
+
+import phinetune
+from phinetune.errors import RunError
+from phinetune.events import Mirrored, Restored, Started, StepDone, Warned
+from phinetune.run_folder import RunFolder, locked
+
+ADAPTER = "adapter_model.safetensors"
+
+
+def _train(sheet, base, out, *, stop_after=None, **options):
+    """A run and its events; broken off after so many steps when asked."""
+    events = []
+
+    def stop() -> bool:
+        return stop_after is not None and sum(isinstance(e, StepDone) for e in events) >= stop_after
+
+    options = {"epochs": 2, "lr": 1e-2, "batch_size": 2, "grad_accum": 2} | options
+    run = phinetune.train(sheet, model=str(base), out=out, on_event=events.append, stop_requested=stop, **options)
+    return run, events
+
+
+def _weights(root) -> bytes:
+    return (root / "model" / ADAPTER).read_bytes()
+
+
+def _codes(events) -> list[str]:
+    return [event.code for event in events if isinstance(event, Warned)]
+
+
+@pytest.fixture(scope="module")
+def whole(toy_base, toy_sheet, tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    _train(toy_sheet, toy_base, root)
+    return _weights(root)
+
+
+def test_a_second_run_into_the_folder_is_refused_and_the_first_is_not_disturbed(toy_base, toy_sheet, tmp_path, whole):
+    refused = []
+
+    def meanwhile(event):
+        if isinstance(event, StepDone) and event.step == 3:
+            for options in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(RunError, match=f"process {os.getpid()} on") as caught:
+                    _train(toy_sheet, toy_base, tmp_path, **options)
+                refused.append(caught.value)
+
+    phinetune.train(
+        toy_sheet, model=str(toy_base), out=tmp_path, epochs=2, lr=1e-2, batch_size=2, grad_accum=2, on_event=meanwhile
+    )
+    assert len(refused) == 3
+    assert _weights(tmp_path) == whole
+    assert not list(tmp_path.rglob(".lock"))
+
+
+def test_report_and_training_keep_out_of_each_others_way(toy_run, tmp_path):
+    shutil.copytree(toy_run.folder.root, tmp_path / "run")
+    with locked(RunFolder(tmp_path / "run")), pytest.raises(RunError, match="Another phinetune is writing"):
+        phinetune.report(tmp_path / "run")
+    assert phinetune.report(tmp_path / "run").is_file()
+
+
+def test_resume_of_a_finished_run_without_checkpoints_does_not_replace_its_model(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path)
+    before = _weights(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(RunError, match="holds a tuned model and no checkpoint") as refused:
+        _train(toy_sheet, toy_base, tmp_path, resume=True, seed=3)
+    assert "--overwrite" in refused.value.hint
+    assert _weights(tmp_path) == before
+
+
+def test_an_overwriting_run_keeps_the_earlier_model_aside_until_its_own_is_there(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path, seed=7)
+    earlier = _weights(tmp_path)
+    _, events = _train(toy_sheet, toy_base, tmp_path, overwrite=True, stop_after=2)
+    assert "model_put_aside" in _codes(events)
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model.before" / ADAPTER).read_bytes() == earlier
+    assert not (tmp_path / "training_visuals" / "comparison.json").exists()
+    _train(toy_sheet, toy_base, tmp_path, resume=True)
+    assert not (tmp_path / "model.before").exists()
+    assert _weights(tmp_path) != earlier
+
+
+def test_the_same_pairs_in_another_file_are_the_same_run(toy_base, toy_sheet, tmp_path, whole):
+    _train(toy_sheet, toy_base, tmp_path / "run", stop_after=3)
+    pairs = [(f"{q} ({i})", a) for i, (q, a) in enumerate(toys.PAIRS * 5)]
+    text = "Answer,Question\n" + "".join(f'"{answer}","{question}"\n' for question, answer in pairs)
+    (tmp_path / "saved again.csv").write_text(text)
+    _train(tmp_path / "saved again.csv", toy_base, tmp_path / "run", resume=True, question="Question", answer="Answer")
+    assert _weights(tmp_path / "run") == whole
+
+
+def test_other_pairs_are_another_run_and_refused_before_the_model_is_loaded(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path, stop_after=3)
+    events = []
+    with pytest.raises(RunError) as refused:
+        phinetune.train(
+            toy_sheet, model=str(toy_base), out=tmp_path, epochs=2, lr=2e-2, batch_size=2, grad_accum=2, limit=20,
+            resume=True, on_event=events.append,
+        )  # fmt: skip
+    for said in ("--lr: 0.01 before, 0.02 now", "--limit: not given before, 20 now", "pairs to learn from: 27 before"):
+        assert said in str(refused.value)
+    assert "ModelLoading" not in [type(event).__name__ for event in events]
+
+
+def test_what_changes_memory_or_disk_and_not_the_result_may_change(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path, stop_after=3)
+    changed = {"batch_size": 1, "grad_accum": 4, "device": "cpu", "patience": 5, "adapter_format": "bin"}
+    dotted = {"train.keep_checkpoints": 1, "train.save_steps": 2, "train.gradient_checkpointing": True}
+    run, _ = _train(toy_sheet, toy_base, tmp_path, resume=True, **changed, **dotted)
+    assert run.stopped == "finished"
+
+
+def test_a_run_that_began_on_another_machine_goes_on_and_says_that_rounding_differs(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path, stop_after=3)
+    _rewrite_state(
+        tmp_path / "checkpoints" / "checkpoint-3", lambda state: state["run"].update({"machine.torch": "1.0"})
+    )
+    run, events = _train(toy_sheet, toy_base, tmp_path, resume=True)
+    [said] = [e.message for e in events if isinstance(e, Warned) and e.code == "other_machine"]
+    assert "torch was 1.0 and is " in said
+    assert run.stopped == "finished"
+
+
+def test_when_nothing_is_whole_every_damage_is_named_and_nothing_is_touched(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path, stop_after=9)
+    folders = sorted((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert len(folders) > 1
+    for folder in folders:
+        (folder / "optimizer.safetensors").write_bytes(b"rotten")
+    with pytest.raises(RunError) as refused:
+        _train(toy_sheet, toy_base, tmp_path, resume=True)
+    for folder in folders:
+        assert f"{folder.name}: optimizer.safetensors is not as it was written" in refused.value.message
+    assert "--overwrite" in refused.value.hint
+    assert sorted((tmp_path / "checkpoints").glob("checkpoint-*")) == folders
+
+
+def test_a_vanished_machine_goes_on_from_the_mirror_to_the_same_model(toy_base, toy_sheet, tmp_path, whole):
+    mirror = tmp_path / "drive" / "copy"
+    mirror.parent.mkdir()
+    _, events = _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, stop_after=9)
+    assert [e.with_model for e in events if isinstance(e, Mirrored)][-1] is False
+    shutil.rmtree(tmp_path / "run")
+    _, events = _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True)
+    assert Restored(9, str(mirror)) in events
+    assert [e.step for e in events if isinstance(e, Started)] == [9]
+    assert _weights(tmp_path / "run") == _weights(mirror) == whole
+    pairs = RunFolder(mirror).pairs
+    assert pairs.read_bytes() == RunFolder(tmp_path / "run").pairs.read_bytes()
+    names = {path.name for path in (mirror / "training_visuals").iterdir()}
+    assert names == {path.name for path in (tmp_path / "run" / "training_visuals").iterdir()}
+
+
+def test_a_mirror_serves_as_well_when_every_checkpoint_at_home_is_damaged(toy_base, toy_sheet, tmp_path, whole):
+    mirror = tmp_path / "copy"
+    _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, stop_after=9)
+    for folder in (tmp_path / "run" / "checkpoints").glob("checkpoint-*"):
+        (folder / ADAPTER).unlink()
+    _, events = _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True)
+    assert any(isinstance(e, Restored) for e in events)
+    assert _weights(tmp_path / "run") == whole
+
+
+def test_a_mirror_that_holds_a_model_is_not_replaced_unasked(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path / "a", mirror=tmp_path / "copy", epochs=1)
+    kept = _weights(tmp_path / "copy")
+    with pytest.raises(RunError, match="copy already holds a tuned model"):
+        _train(toy_sheet, toy_base, tmp_path / "b", mirror=tmp_path / "copy", epochs=1, seed=5)
+    assert _weights(tmp_path / "copy") == kept
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_mirror_that_cannot_be_one_is_refused_before_anything_begins(toy_base, toy_sheet, tmp_path):
+    with pytest.raises(RunError, match="There is no folder .*MyDrive") as refused:
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "MyDrive" / "copy")
+    assert "mount" in refused.value.hint
+    with pytest.raises(RunError, match="same folder"):
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mirror_that_fails_costs_the_run_nothing(toy_base, toy_sheet, tmp_path, whole):
+    (tmp_path / "copy").write_text("a file is in the way")
+    _, events = _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "copy")
+    assert _codes(events).count("mirror_failed") == 1
+    assert _codes(events)[-1] == "mirror_incomplete"
+    assert _weights(tmp_path / "run") == whole
+
+
+def _rewrite_state(checkpoint, change) -> None:
+    from phinetune.run_folder import sha256
+
+    state = json.loads((checkpoint / "state.json").read_text())
+    change(state)
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    sums = json.loads((checkpoint / "checksums.json").read_text()) | {"state.json": sha256(checkpoint / "state.json")}
+    (checkpoint / "checksums.json").write_text(json.dumps(sums))

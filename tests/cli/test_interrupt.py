@@ -1,0 +1,96 @@
+"""Real signals to a real training process, at the moments that differ."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@contextmanager
+def _training(sheet, base, out, *flags) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-u", "-m", "phinetune", "train", str(sheet), "--model", str(base), "--out", str(out)]
+    command += ["--epochs", "900", "--patience", "0", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _read_until(process, words: str) -> str:
+    """What it printed, up to a line with these words."""
+    text = ""
+    while words not in text:
+        line = process.stdout.readline()
+        assert line, text
+        text += line
+    return text
+
+
+@BOTH
+def test_while_the_model_is_loaded_it_leaves_at_once_and_says_so(toy_base, toy_sheet, tmp_path, number):
+    with _training(toy_sheet, toy_base, tmp_path / "run") as process:
+        _read_until(process, "Loading")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Stopped before training began." in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "run").exists()
+
+
+@BOTH
+def test_while_training_it_finishes_the_step_saves_and_says_how_to_go_on(toy_base, toy_sheet, tmp_path, number):
+    with _training(toy_sheet, toy_base, tmp_path) as process:
+        _read_until(process, "step ")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Finishing this step, then saving." in out
+    assert "--resume" in out
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.glob("checkpoints/checkpoint-*"))
+    assert f"Stopped after step {steps[-1]}." in out
+    assert not list(tmp_path.rglob(".*"))
+
+
+@BOTH
+def test_a_second_one_leaves_at_once_and_names_the_checkpoint_that_is_safe(toy_base, toy_sheet, tmp_path, number):
+    with _training(toy_sheet, toy_base, tmp_path, "--batch-size", "27", "--grad-accum", "40") as process:
+        _read_until(process, "Before training")  # a step of many pairs: there is time for a second signal within it
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _read_until(process, "Finishing this step")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    # The first may have been done with in the meantime: then the second met the writing of the results.
+    assert "Stopped at once, without saving." in out or "Stopped before everything was written." in out
+    assert "is safe. The same command with --resume" in out
+
+
+def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it(toy_base, toy_sheet, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _training(toy_sheet, toy_base, tmp_path) as process:
+            _read_until(process, "step ")
+            process.send_signal(signal.SIGINT)
+            _read_until(process, "step ")
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.returncode == 130
+    assert out.count("Finishing this step") == 1

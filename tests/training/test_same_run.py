@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phinetune.errors import RunError
+from phinetune.training.same_run import other_machine, refuse_another_run
+
+RUN = {
+    "model": "toy", "pairs": "abc", "pairs.train": 27, "template": "{question}{answer}", "data.limit": None,
+    "train.learning_rate": 1e-3, "train.weight_decay": 0.01, "train.examples_per_step": 16, "machine.torch": "2.13",
+}  # fmt: skip
+
+
+def _refusal(**changes) -> str:
+    with pytest.raises(RunError) as refused:
+        refuse_another_run(RUN, RUN | changes, Path("out"))
+    return str(refused.value)
+
+
+def test_differences_have_the_names_that_a_person_types(tmp_path):
+    said = _refusal(**{"train.learning_rate": 2e-3, "train.weight_decay": 0.1, "train.examples_per_step": 8})
+    assert "--lr: 0.001 before, 0.002 now" in said
+    assert "--set train.weight_decay: 0.01 before, 0.1 now" in said
+    assert "pairs a step (--batch-size times --grad-accum): 16 before, 8 now" in said
+    assert "--resume" in said
+    assert "--overwrite" in said
+
+
+def test_where_the_pairs_come_from_matters_only_when_they_are_others():
+    refuse_another_run(RUN, RUN | {"data.limit": 27}, Path())
+    said = _refusal(**{"data.limit": 20, "pairs": "xyz", "pairs.train": 18})
+    assert "--limit: not given before, 20 now" in said
+    assert "contents of the sheet" in said
+    assert "pairs to learn from: 27 before, 18 now" in said
+
+
+def test_another_machine_is_no_other_run_and_is_told_apart():
+    refuse_another_run(RUN, RUN | {"machine.torch": "2.14"}, Path())
+    assert other_machine(RUN, RUN | {"machine.torch": "2.14"}) == "torch was 2.13 and is 2.14"
+    assert other_machine(RUN, RUN) == ""
+
+
+def test_a_setting_that_an_earlier_version_did_not_know_is_no_difference():
+    refuse_another_run(RUN, RUN | {"train.new": 1}, Path())
