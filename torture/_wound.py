@@ -1,4 +1,5 @@
-"""A training run in a process of its own, and a wound: the point at which it kills itself.
+"""A training run in a process of its own, and what happens to it: a wound, the point at which it kills itself; or a
+fault, a kind of write that fails.
 
     step:4        when the 4th optimizer step begins
     replace:7     before the 7th rename; fsync:9 before the 9th flush
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,20 @@ DOING = {
 }
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Writing fails with this error number in this phase, at its second write, or from then on everywhere."""
+
+    phase: str
+    number: int
+    forever: bool
+
+
 class Wound:
     """Counts what happens; kills at `point`, and otherwise leaves the list of all points in `trace`."""
 
-    def __init__(self, point: str | None, trace: Path | None) -> None:
+    def __init__(self, point: str | None, trace: Path | None, fault: Fault | None = None) -> None:
+        self._fault, self._writes, self._failing = fault, 0, False
         kind, _, number = (point or "").partition(":")
         self._kind, self._number = kind, int(number or 0)
         self._seen: dict[str, int] = {}
@@ -91,6 +103,8 @@ class Wound:
         return wrapped
 
     def _pass(self, kind: str, then: Callable[[], None] = lambda: None) -> None:
+        if self._fault is not None and kind in ("replace", "fsync", "open"):
+            self._fail(self._fault)
         self._seen[kind] = count = self._seen.get(kind, 0) + 1
         if self._trace is not None:
             self._points.append((f"{kind}:{count}", _doing()))
@@ -98,6 +112,13 @@ class Wound:
             then()
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)  # a signal to oneself may arrive a moment later: go no further
+
+    def _fail(self, fault: Fault) -> None:
+        here = _doing() == fault.phase
+        self._writes += here
+        if self._failing or (here and self._writes == 2):
+            self._failing = fault.forever
+            raise OSError(fault.number, os.strerror(fault.number))
 
 
 def _cut_in_half(handle: int) -> None:
@@ -107,7 +128,7 @@ def _cut_in_half(handle: int) -> None:
 
 
 def _doing() -> str:
-    frame = sys._getframe(2)
+    frame = sys._getframe(1)
     while frame is not None:
         if (found := DOING.get(frame.f_code.co_name)) and "phinetune" in frame.f_code.co_filename:
             return found
@@ -115,7 +136,9 @@ def _doing() -> str:
     return "between"
 
 
-def run(arguments: list[str], log: Path, wound: str | None = None, trace: Path | None = None) -> int:
+def run(
+    arguments: list[str], log: Path, wound: str | None = None, trace: Path | None = None, fault: Fault | None = None
+) -> int:
     """`phinetune ARGUMENTS` in a forked child, which has everything imported already; its exit code, -9 when killed.
 
     `log` gets what it prints, `trace` the points it passed.
@@ -124,7 +147,7 @@ def run(arguments: list[str], log: Path, wound: str | None = None, trace: Path |
     if child == 0:
         code = 70
         try:
-            code = _child(arguments, log, Wound(wound, trace))
+            code = _child(arguments, log, Wound(wound, trace, fault))
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)

@@ -126,9 +126,11 @@ def write_model(
         _write_model(folder.model, model, base, settings, template, pairs, figures, config, diagnosis)
     except RunError as error:
         step, _ = checkpoints.newest_good()
-        safe = f"checkpoint-{step} is safe: the same command with --resume then writes the model" if step else ""
+        safe = "No checkpoint could be saved either."
+        if step is not None:
+            safe = f"checkpoint-{step} is safe: the same command with --resume then goes on from it to the model."
         raise RunError(
-            f"Training is done, and its model could not be saved: {error.message}", f"{error.hint} {safe}."
+            f"Training is done, and its model could not be saved: {error.message}", f"{error.hint} {safe}"
         ) from error
     if folder.model_before.exists():
         discard(folder.model_before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from phinetune.errors import RunError
 from phinetune.run_folder.atomic import discard, remove_leftovers
 from phinetune.run_folder.paths import RunFolder
@@ -13,8 +15,8 @@ def begin_anew(folder: RunFolder) -> bool:
     The model goes first: whenever this is broken off, no model is left that could be taken for that of the checkpoints
     beside it. Raises RunError when something cannot be moved or removed.
     """
+    had_model = folder.is_finished
     try:
-        had_model = folder.is_finished
         if had_model:
             if folder.model_before.exists():
                 discard(folder.model_before)
@@ -24,13 +26,14 @@ def begin_anew(folder: RunFolder) -> bool:
             discard(folder.checkpoint(step))
         for file in (folder.pairs, *folder.figures):
             file.unlink(missing_ok=True)
+        if folder.checkpoint_steps():
+            raise OSError(f"the checkpoints in {folder.checkpoints} cannot be removed")
     except OSError as error:
+        if had_model and not folder.model.exists():
+            with suppress(OSError):
+                folder.model_before.replace(folder.model)
         raise RunError(
             f"What is in {folder.root.resolve()} cannot be replaced: {error.strerror or error}.",
             "Choose another folder with --out.",
         ) from error
-    if folder.checkpoint_steps():
-        raise RunError(
-            f"The checkpoints in {folder.checkpoints} cannot be removed.", "Choose another folder with --out."
-        )
     return had_model

@@ -178,7 +178,9 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 
 def _cannot_write(path: Path, error: Exception) -> RunError:
+    said = re.search(r"([^:]+) \(os error \d+\)", str(error))  # what Rust adds to the system's own words
+    reason = getattr(error, "strerror", None) or (said[1].strip() if said else str(error))
     return RunError(
-        f"{path} could not be written: {getattr(error, 'strerror', None) or error}.",
+        f"{path} could not be written: {reason}.",
         "Free some disk space or choose another folder with --out. Nothing half-written was left behind.",
     )
