@@ -1,17 +1,21 @@
 # make demo    set up, fine-tune the embedded model on examples/handbook.xlsx, ask it before and after
 # make test    set up, check style and types, run all tests
+# make torture set up, hurt training in every way that docs/reliability.md names, print the table (about an hour)
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test torture lint setup clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --out demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+torture: $(READY)
+	$(BIN)/python torture
 
 lint: $(READY)
 	$(BIN)/ruff check .

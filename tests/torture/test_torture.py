@@ -1,0 +1,53 @@
+"""A few of each kind of what `make torture` does at full length."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TORTURE = Path(__file__).parents[2] / "torture"
+SHORT = ("kill", "disk")  # in seconds; the others have tests of their own
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a run is forked, so that a hundred of them take minutes")
+@pytest.mark.parametrize("name", SHORT)
+def test_everything_survives(name):
+    command = [sys.executable, str(TORTURE / f"{name}.py"), "--short", "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads do not survive a fork
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) >= 2
+    for row in rows:
+        assert row["tried"] > 0
+        assert not row["failures"]
+        assert row["survived"] == row["tried"]
+    assert done.returncode == 0
+
+
+def test_every_script_explains_itself_and_is_found():
+    scripts = sorted(path for path in TORTURE.glob("*.py") if not path.name.startswith("_"))
+    assert {script.stem for script in scripts} >= set(SHORT)
+    for script in scripts:
+        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+        for flag in ("--json", "--short"):
+            assert flag in done.stdout, script.name
+
+
+def test_the_table_of_a_script_that_breaks_is_a_failure(tmp_path):
+    for name in ("__main__.py", "_row.py"):
+        (tmp_path / name).write_text((TORTURE / name).read_text())
+    (tmp_path / "good.py").write_text(
+        'print(\'{"rows": [{"what": "good", "tried": 2, "survived": 2, "seconds": 1.0, "failures": []}]}\')'
+    )
+    command = [sys.executable, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| good | 2 | 2 | 1 |" in done.stdout
+    (tmp_path / "bad.py").write_text("raise SystemExit(3)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "bad.py ended with 3" in done.stdout
