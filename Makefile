@@ -1,6 +1,6 @@
 # make demo    set up, fine-tune the embedded model on examples/handbook.xlsx, ask it before and after
 # make test    set up, check style and types, run all tests
-# make torture set up, hurt training in every way that docs/reliability.md names, print the table (about an hour)
+# make torture set up, hurt training in every way that docs/reliability.md names, print the table (half an hour and more)
 
 PYTHON ?= python3
 BIN := .venv/bin

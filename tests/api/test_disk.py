@@ -130,10 +130,10 @@ def test_the_best_adapter_is_kept_though_its_checkpoint_is_gone_at_the_end(toy_b
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A real file system of 300 kB; checkpoints of the toy are larger than it together."""
+    """A real file system of 480 kB: room for one checkpoint of the toy, and not for its model beside it."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=480k", "tmpfs", str(place)]
     mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("file systems cannot be mounted here")
@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_no_half_and_a_resume_finishes_when_there_is
 ):
     with pytest.raises(RunError, match="No space left on device") as stopped:
         _train(toy_sheet, toy_base, small_disk / "run")
-    assert "is safe" in stopped.value.hint
+    assert "checkpoint-3 is safe" in stopped.value.hint
     assert not list(small_disk.rglob(".partial*"))
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     _train(toy_sheet, toy_base, small_disk / "run", resume=True)
