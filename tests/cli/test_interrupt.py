@@ -68,7 +68,7 @@ def test_a_second_one_leaves_at_once_and_names_the_checkpoint_that_is_safe(toy_b
     with _training(toy_sheet, toy_base, tmp_path, "--batch-size", "27", "--grad-accum", "40") as process:
         _read_until(process, "Before training")  # a step of many pairs: there is time for a second signal within it
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
+        while len(list(tmp_path.glob("checkpoints/checkpoint-*"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
         _read_until(process, "Finishing this step")

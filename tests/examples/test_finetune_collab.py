@@ -125,6 +125,7 @@ def test_every_value_of_config_is_used(script, tmp_path):
         "EVAL_STEPS": 2,
         "SAVE_STEPS": 2,
         "SEED": 7,
+        "MIRROR_DIR": str(tmp_path / "mirror"),
         "LORA_R": 4,
         "LORA_ALPHA": 9,
         "LORA_DROPOUT": 0.1,
@@ -135,6 +136,7 @@ def test_every_value_of_config_is_used(script, tmp_path):
     for name, value in given.items():
         setattr(script.Config, name, value)
     assert script.main() == 0
+    assert (tmp_path / "mirror" / "model" / "adapter_model.safetensors").is_file()
     used = settings_of(tmp_path / "elsewhere")
     data, lora, train = used["data"], used["lora"], used["train"]
     assert (data["question"], data["answer"]) == ("Question", "Answer")

@@ -188,5 +188,5 @@ def test_progress_survives_json_exactly():
         Saved(1, "somewhere", True),
         Warned("code", "message"),
     ]
-    progress = Progress(1, 1, 2.5, 0, 65536.0, 3, history)
+    progress = Progress(step=1, best_step=1, best_eval_loss=2.5, loss_scale=65536.0, history=history)
     assert from_json(json.loads(json.dumps(to_json(progress)))) == progress
