@@ -5,10 +5,10 @@
 
 All recipes train the same LoRA (r 16, every linear layer) on the same pairs in the same order: 16 pairs a step, five
 epochs, so the same number of steps. `guide` is the well-known script's: learning rate 2e-4, 100 steps of warm-up,
-questions trained like answers, end-of-text masked. The others are ours at the learning rate of their name: a tenth
-of the steps is warm-up, answers and their end alone are trained. Held out are the pairs of --test; a tenth of the
-training pairs picks the best state, for each recipe by its own measure. Losses are nats per answer token, with the end
-of the text ("loss") and without it ("words"), of which the guide's recipe never trained the former.
+questions trained like answers, end-of-text masked. The others are ours at the learning rate of their name, with a tenth
+of the steps for warm-up, answers and their end alone trained; `auto` is --lr auto with its search. Held out are
+the pairs of --test; a tenth of the training pairs picks the best state, for each recipe by its own measure. Losses are
+nats per answer token, with the end of the text and without it: the guide's recipe never trained the end.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from phinetune.sheet.split import split
 from phinetune.tokens.encode import Encoder, Example
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.checkpoint import Checkpoints
+from phinetune.training.learning_rate import Search
 from phinetune.training.loop import Corpus, fit
 from phinetune.use.compare import behaviour, contrasts, pair_losses
 from phinetune.use.compare import compare as compare_pairs
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sheet")
     parser.add_argument("--test")
-    parser.add_argument("--recipes", default="guide,2e-4,5e-4,1e-3,2e-3,auto")
+    parser.add_argument("--recipes", default="guide,2e-4,1e-3,auto")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--questions", type=int, default=100, help="held-out questions that are answered")
     parser.add_argument("--table", action="store_true")
@@ -78,6 +79,10 @@ def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: in
     if recipe == "guide":
         train, validation = [list(map(_as_the_guide, part)) for part in (train, validation)]
         settings = settings.model_copy(update={"warmup_steps": 100})
+    elif recipe == "auto":
+        *tried, chosen = Search(model, train, validation, settings, pairs_per_row=16).run()
+        print({event.learning_rate: round(event.eval_loss, 4) for event in tried}, flush=True)
+        settings = settings.model_copy(update={"learning_rate": chosen.learning_rate})
     else:
         settings = settings.model_copy(update={"learning_rate": float(recipe)})
     with tempfile.TemporaryDirectory() as folder:
@@ -143,11 +148,15 @@ def _table() -> str:
         )  # fmt: skip
         for row in of_sheet:
             lines.append(
-                ["", row["recipe"], _within(row["loss"]["tuned"]), f"{row['words'][1]:.2f}",
+                ["", _name(row), _within(row["loss"]["tuned"]), f"{row['words'][1]:.2f}",
                  _within(row["f1"]["tuned"]), f"{row['stops'][1]:.0%}", f"{row['best_step']} of {row['steps']}",
                  f"{row['seconds']:.0f}"]
             )  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"auto: {row['learning_rate']:.1e}" if row["recipe"] == "auto" else row["recipe"]
 
 
 def _within(estimate: Sequence[float]) -> str:

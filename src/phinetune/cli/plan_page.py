@@ -78,13 +78,14 @@ def _facts(plan: Any) -> Table:
         f"({plan.pairs_per_row} pair{'s' * (plan.pairs_per_row > 1)}) at once"
         + (", recomputed" if plan.recompute else ""),
     )
+    search = f" and up to {_about(plan.time.search)} for --lr auto" if plan.time.search else ""
     if plan.time.total is None:
         table.add_row("Time", plan.time.basis)
     else:
         table.add_row(
             "Time",
             f"about {_about(plan.time.total)}, {_about(plan.time.validation)} of it for {plan.validations} validations"
-            f", less if it stops early; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
+            f"{search}, less if it stops early; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
         )
     disk = [f"{name} {_gb(size)}" for name, size in plan.disk.items() if size >= 5_000_000]
     table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free ({', '.join(disk)})")

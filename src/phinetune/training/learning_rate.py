@@ -28,7 +28,7 @@ from phinetune.tokens.order import StepOrder
 from phinetune.training.check import proven_row_loss
 from phinetune.training.progress import Progress
 from phinetune.training.room import Room
-from phinetune.training.schedule import plan
+from phinetune.training.schedule import SEARCH_HELD_OUT, SEARCH_TRIES, plan, short_run
 from phinetune.training.step import (
     LossScale,
     StepResult,
@@ -39,12 +39,7 @@ from phinetune.training.step import (
     validation_loss,
 )
 
-_SHARE = 8  # a short run takes an eighth of the pairs
-_FEWEST, _MOST = 32, 64
 _STEPS_AN_EPOCH = 8
-_EPOCHS = 5  # at most
-_HELD_OUT = 64  # pairs that judge it
-_TRIES = 5
 _HOPELESS = 1.05  # so much above its best, and a short run ends
 _BETTER = 0.98  # what another rate has to leave of the loss to be preferred; less is noise of the small part
 
@@ -97,19 +92,19 @@ class Search:
 
     def part(self) -> list[Example]:
         """The pairs of the short runs, chosen by the seed."""
-        count = min(len(self.train), max(_FEWEST, min(_MOST, len(self.train) // _SHARE)))
+        count, _ = short_run(len(self.train), self.settings.epochs)
         return Random(self.settings.seed).sample(list(self.train), count)
 
     def _short_run(self, row_loss: RowLoss, part: list[Example], rate: float) -> Generator[Event, None, float]:
         """The lowest held-out loss on its way; infinite where the numbers went wrong."""
         order = StepOrder(len(part), -(-len(part) // _STEPS_AN_EPOCH), self.settings.seed)
-        epochs = min(self.settings.epochs, _EPOCHS)
+        _, epochs = short_run(len(self.train), self.settings.epochs)
         settings = self.settings.model_copy(update={"learning_rate": rate, "epochs": epochs, "warmup_steps": None})
         schedule, parameters = plan(settings, order.steps_per_epoch), [p for _, p in lora.trainable(self.model)]
         optimizer = make_optimizer(parameters, settings.weight_decay)
         scale = LossScale.for_dtype(self.model.get_base_model().dtype)
         room = Room(self.model, part, self.held_out, Progress(), self.pairs_per_row)
-        held_out, best = self.held_out[:_HELD_OUT], math.inf
+        held_out, best = self.held_out[:SEARCH_HELD_OUT], math.inf
         self.model.train()
         for step in range(1, schedule.total_steps + 1):
             chosen = [part[index] for index in order.indices(step - 1)]
@@ -143,7 +138,7 @@ def _best(losses: dict[float, float], usual: float) -> float:
 
 def _next(losses: dict[float, float], usual: float) -> float | None:
     """The next rate to try: the usual one, its double and half, and on by factors of 2 beside the best so far."""
-    if len(losses) == _TRIES:
+    if len(losses) == SEARCH_TRIES:
         return None
     if not losses:
         return usual

@@ -18,6 +18,7 @@ from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 from phinetune.model.shape import AdapterShape, ModelShape
 from phinetune.settings import TrainSettings
 from phinetune.tokens.order import StepOrder
+from phinetune.training.schedule import SEARCH_HELD_OUT, SEARCH_TRIES, short_run
 from phinetune.training.schedule import plan as plan_schedule
 
 _LARGEST_ROWS = 6  # that are weighed exactly; the one with most tokens is not always the one that keeps most
@@ -83,16 +84,21 @@ class Steps:
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of the training steps and of the validations; None where no rate is known. `basis` says what it is."""
+    """Seconds of the training steps, of the validations and of the search for a learning rate; None where no rate is
+    known. `basis` says what it is.
+    """
 
     training: float | None
     validation: float | None
+    search: float | None
     tokens_per_s: float | None
     basis: str
 
     @property
     def total(self) -> float | None:
-        return None if self.training is None or self.validation is None else self.training + self.validation
+        if self.training is None or self.validation is None or self.search is None:
+            return None
+        return self.training + self.validation + self.search
 
 
 def rows_of(scene: Scene) -> RowPlan:
@@ -178,10 +184,20 @@ def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = No
             training = max(training, steps.passes * scene.shape.layers * SECONDS_A_LAYER)
         basis = _basis(scene)
     if training is None:
-        return Time(None, None, None, "no rate is known for this device; --measure finds it")
+        return Time(None, None, None, None, "no rate is known for this device; --measure finds it")
     held_out = sum(pair.tokens for pair in scene.workload.validation)
     once = training / steps.tokens * held_out / (3 if steps.plan.recompute else 2)  # forth alone
-    return Time(training, steps.validations * once, steps.tokens / training, basis)
+    search = _search(scene, training, once) if scene.settings.learning_rate == "auto" else 0.0
+    return Time(training, steps.validations * once, search, steps.tokens / training, basis)
+
+
+def _search(scene: Scene, training: float, validation: float) -> float:
+    """Seconds of --lr auto with all its tries."""
+    work, whole = scene.workload, scene.settings.epochs
+    pairs, epochs = short_run(len(work.train), whole)
+    judged = min(1, SEARCH_HELD_OUT / max(1, len(work.validation)))
+    a_run = training * pairs * epochs / (len(work.train) * whole) + math.ceil(epochs) * validation * judged
+    return SEARCH_TRIES * a_run
 
 
 def _basis(scene: Scene) -> str:
