@@ -3,8 +3,9 @@
     model_info ──► sizes, checksums ──► room? ──► snapshot_download ──► is what arrived what the hub has? ──► folder
         └ refused, no network ──► what is here already, if it is complete
 
-Pickled weights and code are never fetched. huggingface_hub keeps the files that have arrived whole, and within one
-command goes on in the middle of a file whose connection broke. The token comes from HF_TOKEN or `hf auth login`.
+Pickled weights and code are never fetched. huggingface_hub keeps the files that have arrived whole, and goes on in the
+middle of a file whose connection broke, to within 10 MB, as long as the command runs. The token comes from HF_TOKEN or
+`hf auth login`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def download(name: str, files: Sequence[str] = _NEEDED) -> Path:
     except ModelError:
         raise
     except Exception as error:
-        if (explained := _explain(name, error)) is None:
+        if (explained := _explain(name, error, answered=True)) is None:
             raise
         raise explained from None
     _refuse_damaged(name, folder, missing)
@@ -114,8 +115,10 @@ def _checksum(path: Path, like: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _explain(name: str, error: Exception) -> ModelError | None:
+def _explain(name: str, error: Exception, *, answered: bool = False) -> ModelError | None:
     """Whether the name, the access, the disk, the network or the hub is at fault; None when it is something else.
+
+    `answered`: the hub did, so that only the connection can have broken since.
 
     huggingface_hub wraps a refusal into "not in the cache either", with the refusal as its cause.
     """
@@ -160,8 +163,9 @@ def _explain(name: str, error: Exception) -> ModelError | None:
         )
     # The HTTP client and Xet, another way of downloading, have errors of their own for a broken connection.
     if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+        what = "the connection broke on the way" if answered else "Hugging Face cannot be reached"
         return ModelError(
-            f"{name} is not on this machine yet, and Hugging Face cannot be reached.",
+            f"{name} is not on this machine yet, and {what}.",
             f"Check the network and run the same command again. {_KEPT} "
             f"Without a network, give --model a folder, a .gguf file or {EMBEDDED_MODEL}.",
         )

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 NAME = "org/toy"
-COMMIT = "c" * 40
 _REFUSALS = {  # status, what else the hub says
     "bad_token": (401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
     "gated": (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/toy is restricted."}),
@@ -38,7 +37,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 class Hub:
     def __init__(self, files: dict[str, bytes]) -> None:
-        self.files, self.fault = files, ""
+        self.files, self.fault, self.commit = files, "", "c" * 40
         self.requests: list[tuple[str, str, str]] = []  # method, path, range
         self.sent: dict[str, int] = {}  # file: bytes of it that were sent
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Bound", (_Handler,), {"hub": self}))
@@ -95,7 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
         listing = self.hub.listing()
         if what.startswith("/tree/"):
             self._json(listing)
-        elif what == "" or what == f"/revision/{COMMIT}" or (what == "/revision/main" and self.hub.fault != "empty"):
+        elif (
+            what == ""
+            or what == f"/revision/{self.hub.commit}"
+            or (what == "/revision/main" and self.hub.fault != "empty")
+        ):
             siblings = [
                 {
                     "rfilename": each["path"],
@@ -106,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
                 }
                 for each in listing
             ]  # fmt: skip
-            self._json({"id": NAME, "modelId": NAME, "sha": COMMIT, "siblings": siblings, "private": False})
+            self._json({"id": NAME, "modelId": NAME, "sha": self.hub.commit, "siblings": siblings, "private": False})
         else:
             self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
 
@@ -117,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         says = {
-            "X-Repo-Commit": COMMIT,
+            "X-Repo-Commit": hub.commit,
             "X-Linked-Size": str(len(data)),
             "ETag": f'"{_git_oid(data)}"',
             "Accept-Ranges": "bytes",
