@@ -112,7 +112,7 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
     return Footprint(
         program=_PROGRAM_GPU if computing.on_gpu else _PROGRAM_CPU,
         weights=shape.parameters * computing.itemsize,
-        adapter=adapter.parameters * _FP32,
+        adapter=_adapter_bytes(adapter, computing),
         gradients=adapter.parameters * _FP32,
         optimizer=adapter.parameters * _FP32 * _ADAM_MOMENTS,
         activations=kept,
@@ -125,8 +125,8 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
 def check_footprint(shape: ModelShape, adapter: AdapterShape, longest: Row, computing: Computing) -> Footprint:
     """The check before the first step at its peak: the plain way, forth and back, on the longest pair alone.
 
-    Beside it stand the gradients of one pass and the vector of another, in fp32; there is no optimizer yet, and
-    nothing is recomputed, because the model is in evaluation mode.
+    Beside it stand the gradients of one pass and the vector of another, in fp32, and the optimizer; nothing is
+    recomputed, because the model is in evaluation mode.
     """
     computing = replace(computing, recompute=False)
     kept = _plain_bytes(shape, adapter, longest, computing)
@@ -134,14 +134,19 @@ def check_footprint(shape: ModelShape, adapter: AdapterShape, longest: Row, comp
     return Footprint(
         program=_PROGRAM_GPU if computing.on_gpu else _PROGRAM_CPU,
         weights=shape.parameters * computing.itemsize,
-        adapter=adapter.parameters * _FP32,
+        adapter=_adapter_bytes(adapter, computing),
         gradients=2 * adapter.parameters * _FP32,
-        optimizer=0,
+        optimizer=adapter.parameters * _FP32 * _ADAM_MOMENTS,
         activations=kept,
         logits=longest.answer_tokens * shape.vocabulary * (computing.itemsize + _PLAIN_LOGIT),
         allocator=int(kept * share),
         moment="check",
     )
+
+
+def _adapter_bytes(adapter: AdapterShape, computing: Computing) -> int:
+    """The adapter, and in the processor's memory the copy that a run goes back to or ends with."""
+    return adapter.parameters * _FP32 * (1 if computing.on_gpu else 2)
 
 
 def kept_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: Computing) -> int:

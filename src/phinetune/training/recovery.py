@@ -100,7 +100,8 @@ def _steps_since_rollback(history: Sequence[Event]) -> Iterator[Event]:
 
 
 def weights_are_finite(model: PeftModel) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for _, parameter in lora.trainable(model))
+    # One answer from the device, however many tensors.
+    return bool(torch.stack([torch.isfinite(parameter).all() for _, parameter in lora.trainable(model)]).all())
 
 
 class Recovery:
