@@ -181,12 +181,11 @@ class Recovery:
 
     def _gives_up(self, trouble: str) -> TrainingError:
         progress = self._progress
+        best, (latest, _) = progress.best_step, self._checkpoints.newest_good()
         kept = "Nothing was saved yet."
-        if progress.best_step:
-            kept = (
-                f"The best state, of step {progress.best_step}, is kept in checkpoints/checkpoint-{progress.best_step}."
-            )
-        elif (latest := self._checkpoints.newest_good()[0]) is not None:
+        if best and damage(self._checkpoints.folder.checkpoint(best)) is None:
+            kept = f"The best state, of step {best}, is kept in checkpoints/checkpoint-{best}."
+        elif latest is not None:
             kept = f"The last sound state is kept in checkpoints/checkpoint-{latest}."
         rows = sorted({row for event in progress.history if isinstance(event, StepSkipped) for row in event.rows})
         look = f" Rows of the skipped steps: {_listed(rows)}; look at them with phinetune check." if rows else ""
