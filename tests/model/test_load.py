@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -59,62 +57,3 @@ def test_a_name_that_can_be_neither_is_refused_without_asking_the_hub(spec):
     with pytest.raises(ModelError, match="There is no model at") as caught:
         find(spec)
     assert "smollm2-135m" in caught.value.hint
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """A hub on loopback that refuses in the ways that the real one does."""
-
-    def do_GET(self) -> None:
-        name = self.path.split("/api/models/")[-1].split("/revision")[0]
-        status, code = {
-            "org/gated": (403, "GatedRepo"),
-            "org/missing": (401, "RepoNotFound"),
-            "org/token": (403, ""),
-        }.get(name, (500, ""))
-        self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET  # noqa: N815 (the name that http.server calls)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("name", "says", "hint"),
-    [
-        ("org/gated", "Access to org/gated has to be granted", "huggingface.co/org/gated"),
-        ("org/missing", "no model called org/missing", "spelling"),
-        ("org/broken", r"could not deliver org/broken \(HTTP 500\)", "Try again later"),
-        ("org/token", r"refused access to org/token \(HTTP 403\)", "HF_TOKEN"),
-    ],
-)
-def test_the_hub_refusing_says_whether_it_is_the_name_or_the_access(hub, name, says, hint):
-    with pytest.raises(ModelError, match=says) as caught:
-        find(name)
-    assert hint in caught.value.hint
-
-
-def test_a_hub_out_of_reach_is_the_network(hub):
-    hub.shutdown()
-    hub.server_close()
-    with pytest.raises(ModelError, match="cannot be reached") as caught:
-        find("org/model")
-    assert "goes on where it stopped" in caught.value.hint
