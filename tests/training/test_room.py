@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -202,3 +205,14 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again(tmp_path):
     with FailingAllocator(error=wrong) as allocator, pytest.raises(RuntimeError, match="shapes cannot"):
         _Run(tmp_path, before=_fails_after(2, allocator, 5))
     assert allocator.failures == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit that Linux holds")
+def test_a_process_that_may_take_no_more_memory_goes_on_in_smaller_rows():
+    """RLIMIT_AS: the allocator itself refuses, in a process of its own. A row of 16 pairs takes some 250 MB there."""
+    script = Path(__file__).parents[2] / "torture" / "recover.py"
+    command = [sys.executable, str(script), "--limited", "200"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    told = json.loads(done.stdout)
+    assert set(told["warned"]) == {"out_of_memory"}
+    assert (told["ended"], told["steps"], told["sound"]) == ("finished", 2, True)
