@@ -51,3 +51,8 @@ def test_errors_are_one_message_and_a_hint(capsys, toy_sheet):
     assert (code, out) == (1, "")
     assert "--download-config" in err
     assert _run(capsys, "plan", toy_sheet, "--device", "abacus")[0] == 1
+
+
+def test_lr_auto_is_said_to_take_time(capsys, toy_base, toy_sheet):
+    _, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--lr", "auto")
+    assert "for --lr auto" in " ".join(out.split())

@@ -38,6 +38,7 @@ def command(
     epochs: float | None = setting("epochs", panel=_TRAINING),
     batch_size: int | None = setting("batch_size", panel=_TRAINING),
     grad_accum: int | None = setting("grad_accum", panel=_TRAINING),
+    lr: str | None = setting("lr", panel=_TRAINING),
     seed: int | None = setting("seed", panel=_TRAINING),
     dtype: str | None = setting("dtype", panel=_TRAINING),
     lora_r: int | None = setting("lora_r", panel=_ADAPTER),

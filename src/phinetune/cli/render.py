@@ -238,16 +238,13 @@ class TrainingPage:
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
 
     def _rate(self, event: RateChosen) -> None:
+        chosen, took = f"Learning rate {event.learning_rate:.1e}", f"({duration(event.seconds)})"
         if not event.pairs:
-            why = "nothing is held out, so no other could be tried"
+            self.say(f"{chosen}, the usual one: nothing is held out, so no other could be tried.")
         elif event.learning_rate == event.usual:
-            why = "no other did clearly better"
+            self.say(f"{chosen}, the usual one: no other did clearly better on {event.pairs} of the pairs {took}.")
         else:
-            why = f"where {event.usual:.1e} is usual"
-        self.say(
-            f"Learning rate {event.learning_rate:.1e}, for this model and sheet: {why} in short runs on {event.pairs} "
-            f"of the pairs ({duration(event.seconds)})."
-        )
+            self.say(f"{chosen} where {event.usual:.1e} is usual: it did better on {event.pairs} of the pairs {took}.")
 
     def _sheet(self, event: SheetRead) -> None:
         table = Table.grid(padding=(0, 2))

@@ -44,7 +44,7 @@ class TrainSettings(Group):
         more="Faster learning; too high, the loss spikes, rises or is no longer a number.",
         less="Calmer and slower; too low, the loss hardly moves.",
         when="First of all when training goes wrong. Change it by a factor of 2 to 5. Models of billions of "
-        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto finds out, for about a third more time.",
+        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto finds out, for up to half more time.",
     )
     warmup_steps: int | None = setting(
         None,
