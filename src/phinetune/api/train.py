@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,16 @@ from peft import PeftModel
 from phinetune import settings as settings_module
 from phinetune.api.begin import OnEvent, claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
+from phinetune.api.introduce import introduce, read_sheet, warnings_before
 from phinetune.api.outputs import Dispensable, run_config, run_record, write_model, write_visuals
 from phinetune.api.report import report_on
 from phinetune.api.run import Run
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsLog, Summary, summary
 from phinetune.errors import PhinetuneError, TrainingError
-from phinetune.events import Finished, ModelLoaded, ModelLoading, RateChosen, Saved, SheetRead, StopReason, Warned
+from phinetune.events import Finished, ModelLoading, RateChosen, Saved, StopReason, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
-    cpu_has_bf16,
-    describe,
-    dtype_name,
     keep_freed_memory,
     peak_memory_gb,
     pick_device,
@@ -35,10 +33,9 @@ from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.run_folder import RunFolder, begin_anew, write_json
-from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings, TrainSettings
+from phinetune.settings import Settings, TrainSettings
 from phinetune.sheet.kept import keep_pairs
-from phinetune.sheet.pairs import PairTable, find_pairs
-from phinetune.sheet.split import Split, split
+from phinetune.sheet.pairs import PairTable
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate, unescape
 from phinetune.training.checkpoint import Checkpoints
@@ -105,7 +102,7 @@ def _train(
 
     if device.type == "cpu":
         keep_freed_memory()
-    pairs, parts = _read_sheet(sheet, settings, on_event)
+    pairs, parts = read_sheet(sheet, settings, on_event)
     config_record = run_config(settings, sheet, device, dtype)
     checkpoints = Checkpoints(folder, run_record(config_record, parts, template), settings.train.keep_checkpoints)
     start_from = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else None
@@ -115,8 +112,8 @@ def _train(
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
     model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
     rows = _plan_rows(model, corpus, settings.train, device)
-    on_event(_introduce(model, settings, rows.recompute, device, dtype))
-    for warning in _warnings(corpus, settings, device, dtype):
+    on_event(introduce(model, settings, rows.recompute, device, dtype))
+    for warning in warnings_before(corpus, settings, device, dtype):
         on_event(warning)
 
     if settings.train.learning_rate == "auto":
@@ -236,29 +233,6 @@ def _leave_figures(
         report_on(folder)
 
 
-def _read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:
-    data = settings.data
-    table = find_pairs(path, question=data.question, answer=data.answer, sheet=data.sheet, limit=data.limit)
-    parts = split(table.pairs, data.validation_share, data.seed)
-    sheets = [table.sheet] if isinstance(table.sheet, str) else list(table.sheet or ())
-    on_event(
-        SheetRead(
-            file=str(path),
-            sheets=", ".join(sheets),
-            question_column=table.question_column,
-            answer_column=table.answer_column,
-            ignored_columns=tuple(table.ignored_columns),
-            pairs=len(table.pairs),
-            skipped=len(table.skipped),
-            train_pairs=len(parts.train),
-            validation_pairs=len(parts.validation),
-        )
-    )
-    for warning in table.warnings:
-        on_event(Warned(warning.code, warning.message))
-    return table, parts
-
-
 def _plan_rows(model: PeftModel, corpus: Corpus, settings: TrainSettings, device: torch.device) -> RowPlan:
     """Decide what goes through the model at once, and turn on recomputation when asked for or needed."""
     lengths = [len(example.ids) for example in (*corpus.train, *corpus.validation)]
@@ -268,55 +242,3 @@ def _plan_rows(model: PeftModel, corpus: Corpus, settings: TrainSettings, device
     if plan.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return plan
-
-
-def _introduce(
-    model: PeftModel, settings: Settings, recomputes: bool, device: torch.device, dtype: torch.dtype
-) -> ModelLoaded:
-    trainable, total = lora.count_parameters(model)
-    notes = []
-    train, recipe = settings.train, MODEL_RECIPES.get(settings.model, {}).get("train", {})
-    if recipe and all(getattr(train, name) == value for name, value in recipe.items()):
-        notes.append(
-            f"{settings.model} is small and learns by a recipe of its own: {train.epochs:g} epochs, "
-            f"learning rate {train.learning_rate:g}, {train.examples_per_step} pairs a step."
-        )
-    if recomputes:
-        notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
-    return ModelLoaded(
-        model=settings.model,
-        device=describe(device),
-        dtype=dtype_name(dtype),
-        target_modules=tuple(sorted(model.peft_config["default"].target_modules)),
-        trainable_parameters=trainable,
-        total_parameters=total,
-        notes=tuple(notes),
-    )
-
-
-def _warnings(corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:
-    if cut := [example.row for example in (*corpus.train, *corpus.validation) if example.was_cut]:
-        rows = ", ".join(map(str, sorted(cut)[:10])) + (" …" if len(cut) > 10 else "")
-        yield Warned(
-            "answers_cut",
-            f"{'1 answer is' if len(cut) == 1 else f'{len(cut)} answers are'} longer than the "
-            f"{settings.data.max_length} tokens that fit, and cut at the end (row{'s' * (len(cut) > 1)} {rows}). "
-            "The model will not learn how they finish; allow more with --max-length.",
-        )
-    if not corpus.validation:
-        yield Warned(
-            "no_validation",
-            "All questions are the same one, so nothing could be held out: there will be no validation loss, "
-            "and the last state is kept instead of the best.",
-        )
-    if device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_bf16():
-        yield Warned(
-            "slow_bf16", "This CPU has no bf16 arithmetic and imitates it, many times slower. Leave out --dtype."
-        )
-    if device.type == "cpu" and settings.model == DEFAULT_MODEL:
-        duration = "about an hour" if dtype == torch.bfloat16 else "many hours"
-        yield Warned(
-            "no_gpu",
-            "There is no GPU here. Phi-2 trains on the CPU too, but a few hundred short pairs take "
-            f"{duration} on two cores. On a GPU it is minutes.",
-        )

@@ -1,0 +1,96 @@
+"""What a run says before its first step: the pairs found, the model loaded, and what to be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from phinetune.api.begin import OnEvent
+from phinetune.events import ModelLoaded, SheetRead, Warned
+from phinetune.model import lora
+from phinetune.model.device import cpu_has_bf16, describe, dtype_name
+from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings
+from phinetune.sheet.pairs import PairTable, find_pairs
+from phinetune.sheet.split import Split, split
+from phinetune.training.loop import Corpus
+
+
+def read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairTable, Split]:
+    """The pairs of the sheet and their two parts; says what was found. Raises SheetError."""
+    data = settings.data
+    table = find_pairs(path, question=data.question, answer=data.answer, sheet=data.sheet, limit=data.limit)
+    parts = split(table.pairs, data.validation_share, data.seed)
+    sheets = [table.sheet] if isinstance(table.sheet, str) else list(table.sheet or ())
+    on_event(
+        SheetRead(
+            file=str(path),
+            sheets=", ".join(sheets),
+            question_column=table.question_column,
+            answer_column=table.answer_column,
+            ignored_columns=tuple(table.ignored_columns),
+            pairs=len(table.pairs),
+            skipped=len(table.skipped),
+            train_pairs=len(parts.train),
+            validation_pairs=len(parts.validation),
+        )
+    )
+    for warning in table.warnings:
+        on_event(Warned(warning.code, warning.message))
+    return table, parts
+
+
+def introduce(
+    model: PeftModel, settings: Settings, recomputes: bool, device: torch.device, dtype: torch.dtype
+) -> ModelLoaded:
+    """The model with its fresh adapter, and what was chosen for the person."""
+    trainable, total = lora.count_parameters(model)
+    notes = []
+    train, recipe = settings.train, MODEL_RECIPES.get(settings.model, {}).get("train", {})
+    if recipe and all(getattr(train, name) == value for name, value in recipe.items()):
+        notes.append(
+            f"{settings.model} is small and learns by a recipe of its own: {train.epochs:g} epochs, "
+            f"learning rate {train.learning_rate:g}, {train.examples_per_step} pairs a step."
+        )
+    if recomputes:
+        notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
+    return ModelLoaded(
+        model=settings.model,
+        device=describe(device),
+        dtype=dtype_name(dtype),
+        target_modules=tuple(sorted(model.peft_config["default"].target_modules)),
+        trainable_parameters=trainable,
+        total_parameters=total,
+        notes=tuple(notes),
+    )
+
+
+def warnings_before(corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:
+    """What the person should know before the run takes its time."""
+    if cut := [example.row for example in (*corpus.train, *corpus.validation) if example.was_cut]:
+        rows = ", ".join(map(str, sorted(cut)[:10])) + (" …" if len(cut) > 10 else "")
+        yield Warned(
+            "answers_cut",
+            f"{'1 answer is' if len(cut) == 1 else f'{len(cut)} answers are'} longer than the "
+            f"{settings.data.max_length} tokens that fit, and cut at the end (row{'s' * (len(cut) > 1)} {rows}). "
+            "The model will not learn how they finish; allow more with --max-length.",
+        )
+    if not corpus.validation:
+        yield Warned(
+            "no_validation",
+            "All questions are the same one, so nothing could be held out: there will be no validation loss, "
+            "and the last state is kept instead of the best.",
+        )
+    if device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_bf16():
+        yield Warned(
+            "slow_bf16", "This CPU has no bf16 arithmetic and imitates it, many times slower. Leave out --dtype."
+        )
+    if device.type == "cpu" and settings.model == DEFAULT_MODEL:
+        duration = "about an hour" if dtype == torch.bfloat16 else "many hours"
+        yield Warned(
+            "no_gpu",
+            "There is no GPU here. Phi-2 trains on the CPU too, but a few hundred short pairs take "
+            f"{duration} on two cores. On a GPU it is minutes.",
+        )
