@@ -330,7 +330,7 @@ class TestRefusals:
 
     def test_damaged_parquet(self, tmp_path: Path) -> None:
         (tmp_path / "table.parquet").write_bytes(b"PAR1 and nothing more")
-        assert "damaged Parquet" in self.refusal(tmp_path / "table.parquet").message
+        assert "is damaged" in self.refusal(tmp_path / "table.parquet").message
 
     @pytest.mark.parametrize(
         ("text", "line"),

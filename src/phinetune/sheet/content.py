@@ -16,11 +16,13 @@ _TEXT_SHARE = 0.6
 _LABEL_SHARE = 0.5
 _LABEL_ROWS = 8
 
+_LOOKED_AT = 300  # characters: no number, date or id is longer, and of a link this much is one too
+
 _NOT_TEXT = re.compile(
-    r"[-+(]?[\d.,' %€$£]*\d[\d.,' %€$£)]*"  # numbers, amounts
+    r"[-+(]?(?=\D*\d)[\d.,' %€$£)]+"  # numbers, amounts
     r"|\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[ T].*)?|\d{1,2}:\d{2}.*"  # dates, times
     r"|[A-Za-z]{0,8}[-_#/]?\d[\w-]*|[0-9a-fA-F-]{16,}"  # ids
-    r"|(?:https?://|www\.)\S+|\S+@\S+\.\S+"  # links, addresses
+    r"|(?:https?://|www\.)\S+|[^\s@]+@[^\s@]+\.[^\s@]+"  # links, addresses
     r"|TRUE|FALSE"
 )
 
@@ -48,4 +50,4 @@ def judge(rows: Sequence[Row], column: int) -> Content:
 
 
 def is_text(text: str) -> bool:
-    return _NOT_TEXT.fullmatch(text) is None
+    return _NOT_TEXT.fullmatch(text[:_LOOKED_AT]) is None

@@ -75,10 +75,26 @@ def _unquoted_or_refuse(text: str, separator: str, file: str) -> list[list[str]]
     records = _records(text, separator, csv.QUOTE_NONE)
     if records and len({len(record) for record in records if record}) == 1:
         return records
+    row = _row_of_open_quote(text, separator)
+    if (longest := csv.field_size_limit()) < len(text) and _is_overlong(text, separator):
+        raise SheetError(
+            f"{file}, row {row}: a cell is longer than {longest:,} characters.",
+            "Shorten it; if it holds a quotation mark that is never closed, close it.",
+        )
     raise SheetError(
-        f"{file}, row {_row_of_open_quote(text, separator)}: a quotation mark is opened and never closed.",
+        f"{file}, row {row}: a quotation mark is opened and never closed.",
         'Close it with " at the end of the cell, or write "" for a quotation mark inside a quoted cell.',
     )
+
+
+def _is_overlong(text: str, separator: str) -> bool:
+    """Whether the csv module gives up at a cell, rather than come to the end within one."""
+    try:
+        for _ in _reader(text, separator, csv.QUOTE_MINIMAL):
+            pass
+    except csv.Error:
+        return True
+    return False
 
 
 def _row_of_open_quote(text: str, separator: str) -> int:

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 
 
 class Likeness(IntEnum):
@@ -85,6 +85,8 @@ _WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z0-9])")
 _CHAT_COLUMN = re.compile(r"\w+\[(\w+)\]")
 
 
+# Rows that may be the header are rated again and again, and a sheet may be 16,384 columns wide.
+@lru_cache(maxsize=1 << 16)
 def rate(header: str, role: Role) -> tuple[Likeness, int]:
     """How surely `header` names the role, and its rank among names of that role (0 is the plainest)."""
     chat = _CHAT_COLUMN.fullmatch(header)
@@ -124,6 +126,7 @@ def _mentions(words: list[str], alias: str) -> bool:
     return f" {alias} " in f" {' '.join(words)} "
 
 
+@cache
 def _is_unspaced(text: str) -> bool:
     """Chinese, Japanese and Thai write no spaces between words; Korean glues particles to them."""
     scripts = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI")

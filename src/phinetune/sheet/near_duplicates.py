@@ -38,9 +38,12 @@ _CONTRACTED = {
 }
 # A typo in a shorter word makes another word as often as not: "pin" and "pan", "male" and "mile".
 _SHORTEST_MISSPELT = 5
+# Work grows with the square of a word's letters, and a word as long as a page is none.
+_LONGEST_MISSPELT = 40
 # From so many words of meaning on one may differ: when the answer is the same, and when it is not.
 _LONG_WITH_SAME_ANSWER = 6
 _LONG = 20
+_MOST_TURNED = 10_000  # words in all turns of a question that repeats one: a text of "ha ha ha" is not turned round
 # Scripts that write a word as several letters between spaces: Latin, Greek, Cyrillic, Armenian.
 _ALPHABETS_END = "\u0590"
 
@@ -99,6 +102,8 @@ def _with_a_gap(key: Words) -> Iterator[int]:
 def _least_rotation(key: Words) -> Words:
     """ "If it rains, what happens?" and "What happens if it rains?" turn into the same."""
     least = min(key, default="")
+    if key.count(least) * len(key) > _MOST_TURNED:
+        return key
     return min((key[place:] + key[:place] for place, word in enumerate(key) if word == least), default=key)
 
 
@@ -109,7 +114,7 @@ def _spellings(counts: Counter[str]) -> dict[str, str]:
     """
     shapes: dict[str, list[str]] = defaultdict(list)
     for word in sorted(counts, key=lambda word: (-counts[word], word)):
-        if len(word) >= _SHORTEST_MISSPELT - 1 and word.isalpha() and max(word) < _ALPHABETS_END:
+        if _SHORTEST_MISSPELT - 1 <= len(word) <= _LONGEST_MISSPELT and word.isalpha() and max(word) < _ALPHABETS_END:
             # The first letter stays: it is seldom mistyped, and changes the meaning ("legal", "illegal").
             for shape in {word, *(word[:place] + word[place + 1 :] for place in range(1, len(word)))}:
                 shapes[shape].append(word)

@@ -10,7 +10,8 @@ date is no phone number. A name or an address of a street is not found.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 _SHOWN = 2  # letters of what is hidden: enough to find it in its row
@@ -25,7 +26,7 @@ class Personal(NamedTuple):
     end: int
 
 
-_EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[a-zA-Z]{2,24}\b")
+_EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-zA-Z]{2,24}\b")
 # Reserved for examples (RFC 2606); nobody reads there.
 _EXAMPLE_MAIL = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$", re.I)
 _PHONE = re.compile(
@@ -44,7 +45,7 @@ _KEY = re.compile(
     r"|\b(?P<any>(?:sk|pk|rk)[-_](?:[a-z]+[-_])?[A-Za-z0-9_-]{20,})"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{35}"
     r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bhf_[A-Za-z]{30,}|\bxox[abprs]-[\w-]{10,}"
-    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+    r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
 # Passed over at a glance: a key is a long word, or begins in a way of its own.
 _LONG_WORD = re.compile(r"[\w-]{15}|-----BEGIN")
@@ -55,8 +56,9 @@ def find_personal(text: str) -> list[Personal]:
     """What looks like an e-mail address, phone, card, account or social security number or a secret key, in order."""
     found: list[Personal] = []
     for kind, spans in _looked_for(text):
-        found += (Personal(kind, *span) for span in spans(text) if not any(_overlap(span, other) for other in found))
-    return sorted(found, key=lambda personal: personal.start)
+        free = [span for span in spans(text) if _is_free(span, found)]
+        found = sorted([*found, *(Personal(kind, *span) for span in free)], key=_start)
+    return found
 
 
 def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
@@ -81,8 +83,14 @@ def hide_personal(text: str) -> str:
     return shown + text[place:]
 
 
-def _overlap(span: tuple[int, int], other: Personal) -> bool:
-    return span[0] < other.end and other.start < span[1]
+def _is_free(span: tuple[int, int], found: Sequence[Personal]) -> bool:
+    """Whether none of `found`, in their order, overlaps the span: only the last that begins before its end could."""
+    place = bisect_left(found, span[1], key=_start)
+    return place == 0 or found[place - 1].end <= span[0]
+
+
+def _start(personal: Personal) -> int:
+    return personal.start
 
 
 def _keys(text: str) -> Iterator[tuple[int, int]]:

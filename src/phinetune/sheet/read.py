@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import difflib
 import io
+import stat
 import zlib
+from lzma import LZMAError
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile, ZipFile
 
 from phinetune.errors import SheetError
+from phinetune.sheet.apart import damaged, password_protected, too_large
 from phinetune.sheet.delimited import delimited_table
 from phinetune.sheet.encoding import decode
 from phinetune.sheet.records import json_tables, looks_like_json, parquet_table
 from phinetune.sheet.table import SheetWarning, Table
-from phinetune.sheet.workbook import damaged, password_protected, workbook_tables
+from phinetune.sheet.workbook import workbook_tables
 from phinetune.sheet.workbook_xml import CellFaults, find_faults
 
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
@@ -42,13 +45,20 @@ _FOREIGN_ZIPS = {
     "ppt/": "a PowerPoint presentation",
     "Index/": "an Apple Numbers document",
 }
+# What zipfile and the XML parser raise for a damaged archive; OSError is for bzip2.
+_DAMAGE = (
+    BadZipFile, zlib.error, LZMAError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, ExpatError,
+    ValueError,
+)  # fmt: skip
 _EXPORT_HINT = "Open it in the program it comes from and export the table as .xlsx or .csv."
 
-# Text of two million pages; what unpacks to more is no list of questions, and a bomb at worst.
-_MAX_FILE_BYTES = 1 << 30
-_MAX_UNPACKED_BYTES = 2 << 30
-_SUSPICIOUS_BYTES = 256 << 20
-_SUSPICIOUS_RATIO = 300
+# Text of half a million pages; what unpacks to more is no list of questions, and a bomb at worst.
+_MAX_FILE_BYTES = 256 << 20
+_MAX_UNPACKED_BYTES = 256 << 20
+_SUSPICIOUS_BYTES = 64 << 20
+_SUSPICIOUS_RATIO = 100
+_MOST_COLUMNS = 16_384  # of Excel
+_READ = (".xml", ".rels", ".bin")  # parts with cells; pictures are not unpacked
 
 
 def read_tables(path: str | Path) -> list[Table]:
@@ -72,16 +82,31 @@ def read_tables(path: str | Path) -> list[Table]:
             f"{path.name} has no rows.",
             "Give it one column with questions and one with answers, a pair in each row.",
         )
+    for table in tables:
+        _refuse_endless(table, path.name)
     return tables
 
 
+def _refuse_endless(table: Table, file: str) -> None:
+    widest = max(table.rows, key=lambda row: len(row.cells))
+    if (width := len(widest.cells)) > _MOST_COLUMNS:
+        where = file + (f', sheet "{table.name}"' if table.name else "")
+        raise SheetError(
+            f"{where}, row {widest.number}: it has {width:,} cells, and a spreadsheet has {_MOST_COLUMNS:,} at most.",
+            "Look at how the file was made: a row should hold one question and its answer.",
+        )
+
+
 def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise SheetError(f"{path} is a folder, not a file.", "Name the spreadsheet inside it.")
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise _too_large(path.name, f"it has {size >> 20:,} MiB")
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise SheetError(f"{path} is a folder, not a file.", "Name the spreadsheet inside it.")
+        # A device or pipe may go on for ever.
+        if not stat.S_ISREG(about.st_mode):
+            raise SheetError(f"{path} is no file but a device or pipe.", "Save what comes out of it to a file first.")
+        if about.st_size > _MAX_FILE_BYTES:
+            raise too_large(path.name, f"it has {about.st_size >> 20:,} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
         near = _near_names(path)
@@ -101,9 +126,10 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _near_names(path: Path) -> list[str]:
-    if not path.parent.is_dir():
+    try:
+        return difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    except OSError:
         return []
-    return difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
 
 
 def _zip_tables(data: bytes, file: str) -> list[Table]:
@@ -115,7 +141,7 @@ def _zip_tables(data: bytes, file: str) -> list[Table]:
             faults: dict[str, CellFaults] = {}
             if "xl/workbook.xml" in names:
                 faults = find_faults(archive, file)
-    except (BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ExpatError, ValueError):
+    except _DAMAGE:
         raise damaged(file) from None
     return workbook_tables(data, file, faults)
 
@@ -128,9 +154,9 @@ def _refuse_foreign(names: list[str], file: str) -> None:
 
 
 def _refuse_bomb(archive: ZipFile, packed: int, file: str) -> None:
-    unpacked = sum(entry.file_size for entry in archive.infolist())
+    unpacked = sum(entry.file_size for entry in archive.infolist() if entry.filename.lower().endswith(_READ))
     if unpacked > _MAX_UNPACKED_BYTES or unpacked > max(_SUSPICIOUS_BYTES, packed * _SUSPICIOUS_RATIO):
-        raise _too_large(file, f"it unpacks to {unpacked >> 20:,} MiB")
+        raise too_large(file, f"it unpacks to {unpacked >> 20:,} MiB")
 
 
 def _ole_tables(data: bytes, file: str) -> list[Table]:
@@ -171,7 +197,3 @@ def _text_tables(data: bytes, file: str) -> list[Table]:
 
 def _not_a_table(file: str, kind: str) -> SheetError:
     return SheetError(f"{file} is not a table: it is {kind}.", _EXPORT_HINT)
-
-
-def _too_large(file: str, size: str) -> SheetError:
-    return SheetError(f"{file} is too large: {size}.", "Keep the questions and answers only, and save it again.")

@@ -6,17 +6,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phinetune.errors import SheetError
+from phinetune.sheet.apart import rows_apart, too_large
 from phinetune.sheet.chat import CHAT_KEYS, is_chat, read_exchanges
 from phinetune.sheet.table import Table, make_rows
 
 Numbered = list[tuple[int, Any]]
+
+# An escape for half a letter, which no file can be written with; the halves of one letter belong together, and after
+# two backslashes it is no escape.
+_HALVES = re.compile(
+    r"\\\\|(?P<whole>\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2})|\\u[dD][89a-fA-F][\da-fA-F]{2}"
+)
+_MOST_CELLS = 20_000_000  # of a table that its records span
 
 _JSON_START = re.compile(r"""\s*(\{\s*["}]|\[\s*[\[{"\]])""")
 
@@ -28,29 +35,31 @@ def looks_like_json(text: str) -> bool:
 def json_tables(text: str, file: str) -> list[Table]:
     """A list of records or rows, a record of columns, a record holding such lists, or one record a line.
 
-    Raises SheetError naming the line that is not valid JSON.
+    Raises SheetError naming the line that is not valid JSON, or when the records span too large a table.
     """
+    text = _HALVES.sub(_whole, text)
     try:
-        return _tables_of(json.loads(text))
+        return _tables_of(json.loads(text), file)
     except (ValueError, RecursionError) as error:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
             line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
             raise _invalid(file, line) from None
-    return [_table_of(None, [(number, _parse_line(line, number, file)) for number, line in lines])]
+    try:
+        return [_table_of(None, [(number, _parse_line(line, number, file)) for number, line in lines], file)]
+    except RecursionError:
+        raise _invalid(file, 1) from None
 
 
 def parquet_table(data: bytes, file: str) -> Table:
-    import pyarrow
-    import pyarrow.parquet
+    """Raises SheetError when the file is damaged or too large."""
+    [part] = rows_apart("parquet", data, file)
+    return _table_of(None, part.rows, file)
 
-    try:
-        records = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError):
-        raise SheetError(
-            f"{file} is a damaged Parquet file.", "Copy or download it again, or export it as .csv or .xlsx."
-        ) from None
-    return _table_of(None, list(enumerate(records, start=1)))
+
+def _whole(match: re.Match[str]) -> str:
+    is_half = match["whole"] is None and match[0] != "\\\\"
+    return "\\ufffd" if is_half else match[0]
 
 
 def _is_json(line: str) -> bool:
@@ -75,19 +84,21 @@ def _invalid(file: str, line: int) -> SheetError:
     )
 
 
-def _tables_of(value: Any) -> list[Table]:
+def _tables_of(value: Any, file: str) -> list[Table]:
     if isinstance(value, list):
-        return [_table_of(None, list(enumerate(value, start=1)))]
+        return [_table_of(None, list(enumerate(value, start=1)), file)]
     if not isinstance(value, dict):
         return []
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [_table_of(None, list(enumerate([value["columns"], *value["data"]], start=1)))]
+        return [_table_of(None, list(enumerate([value["columns"], *value["data"]], start=1)), file)]
     if any(key in value and is_chat(value[key]) for key in CHAT_KEYS):
-        return [_table_of(None, [(1, value)])]
+        return [_table_of(None, [(1, value)], file)]
     lists = {key: part for key, part in value.items() if _holds(part, dict | list)}
     if lists:
         only_one = len(lists) == 1
-        return [_table_of(None if only_one else key, list(enumerate(part, start=1))) for key, part in lists.items()]
+        return [
+            _table_of(None if only_one else key, list(enumerate(part, start=1)), file) for key, part in lists.items()
+        ]
     columns = {key: _column_values(part) for key, part in value.items()}
     if all(column is not None for column in columns.values()):
         height = max((len(column) for column in columns.values() if column), default=0)
@@ -95,8 +106,8 @@ def _tables_of(value: Any) -> list[Table]:
             {key: column[row] for key, column in columns.items() if column and row < len(column)}
             for row in range(height)
         ]
-        return [_table_of(None, list(enumerate(records, start=1)))]
-    return [_table_of(None, [(1, value)])]
+        return [_table_of(None, list(enumerate(records, start=1)), file)]
+    return [_table_of(None, [(1, value)], file)]
 
 
 def _holds(part: Any, kind: Any) -> bool:
@@ -110,17 +121,19 @@ def _column_values(part: Any) -> Sequence[Any] | None:
     return list(part.values()) if isinstance(part, dict) else None
 
 
-def _table_of(name: str | None, records: Numbered) -> Table:
+def _table_of(name: str | None, records: Numbered, file: str) -> Table:
     if records and all(isinstance(record, Mapping) for _, record in records):
-        return _table_of_records(name, records)
+        return _table_of_records(name, records, file)
     # Bare lists or texts: as in a spreadsheet, the first may be the header.
     return Table(
         name, make_rows((number, record if isinstance(record, list) else [record]) for number, record in records)
     )
 
 
-def _table_of_records(name: str | None, records: Numbered) -> Table:
+def _table_of_records(name: str | None, records: Numbered, file: str) -> Table:
     columns = list(dict.fromkeys(str(key) for _, record in records for key in record))
+    if len(columns) * len(records) > _MOST_CELLS:
+        raise too_large(file, f"its {len(records):,} records have {len(columns):,} different names")
     chat = next((key for key in CHAT_KEYS if any(is_chat(record.get(key)) for _, record in records)), None)
     if chat is None:
         rows = make_rows((number, [record.get(column) for column in columns]) for number, record in records)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
 
 from phinetune.sheet.clean import clean
 
@@ -101,7 +100,7 @@ def make_cell(value: object) -> Cell:
 
 
 def as_text(value: object) -> str:
-    """3.0 -> "3", True -> "TRUE", midnight of a day -> "2024-03-12", no value -> "", a list or record -> JSON."""
+    """3.0 -> "3", True -> "TRUE", no value -> "", a list or record -> JSON."""
     match value:
         case None:
             return ""
@@ -112,13 +111,7 @@ def as_text(value: object) -> str:
         case float():
             # Excel stores and shows 15 digits: 0.1 + 0.2 is 0.3 there. Not a number is how tables say "empty".
             return "" if value != value else f"{value:.15g}"
-        case datetime():
-            return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
-        case date() | time():
-            return value.isoformat()
-        case bytes():
-            return value.decode("utf-8", errors="replace")
         case list() | tuple() | dict():
-            return json.dumps(value, ensure_ascii=False, default=as_text)
+            return json.dumps(value, ensure_ascii=False)
         case _:
             return str(value)

@@ -18,16 +18,18 @@ from phinetune.sheet.table import SheetWarning
 # A lone "<p>" may be what the text is about; a closing tag, an attribute or an entity seldom is.
 _HTML = re.compile(
     r"</(?:p|div|span|b|i|u|strong|em|a|ul|ol|li|table|tr|td|th|h[1-6]|font|pre|code|body|html|sup|sub)>|<br ?/?>"
-    r"|<(?:a|img|div|span|p|font|table|td|li|ul) [a-z-]+=[^>]*>"
+    r"|<(?:a|img|div|span|p|font|table|td|li|ul) [a-z-]{1,30}=[^<>]{0,2000}>"
     r"|&(?:nbsp|amp|lt|gt|quot|apos|[a-z]{4,6}|#\d+|#x[\da-f]+);",
     re.IGNORECASE,
 )
 _MARKDOWN = re.compile(
     r"(?<![\w*])\*\*(?=[^\s*])[^*\n]+(?<=[^\s*])\*\*(?![\w*])"  # **bold**, not 2**3 or **options
-    r"|\[[^\]\n]+\]\((?:https?://|www\.|/|mailto:)[^)\s]*\)"
+    r"|\[[^\[\]\n]+\]\((?:https?://|www\.|/|mailto:)[^()\s]*\)"
     r"|^#{2,6} \S|^```",
     re.MULTILINE,
 )
+# These patterns stop at the sign that opens them: a million brackets are looked through once, not a million times.
+_LOOKED_AT = 20_000  # letters; garbling goes through a whole text
 _LOST = "\ufffd"  # what stands for a letter that could not be read
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
@@ -86,6 +88,7 @@ def _damage(text: str) -> tuple[str, str] | None:
     """The first word with garbled letters, and what it should be, "" where that is lost."""
     if text.isascii():
         return None
+    text = text[:_LOOKED_AT]
     if _LOST in text:
         return quoted(next(word for word in text.split() if _LOST in word)), ""
     # ftfy knows which sequences nobody writes on purpose, and which encodings make them.

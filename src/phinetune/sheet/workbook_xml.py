@@ -14,6 +14,8 @@ from xml.parsers import expat
 from zipfile import ZipFile
 
 from phinetune.errors import SheetError
+from phinetune.sheet.apart import too_large
+from phinetune.sheet.header import letter
 from phinetune.sheet.table import Cell, ErrorCell, UnstoredFormula
 
 CellFaults = dict[tuple[int, int], Cell]
@@ -24,6 +26,10 @@ _MAX_CELLS = 20_000_000
 
 _LAST_ROW, _LAST_COLUMN = 1_048_576, 16_384
 
+_MAX_TAGS = 16_000_000  # a full sheet of three columns; 5 s to look through
+_STRETCH = 4 << 20  # bytes looked at together: all references of a full sheet at once would take half a gigabyte
+_LONGEST_REFERENCE = 16
+
 _REFERENCE = re.compile(rb""" r=["']([A-Z]{1,3})([0-9]{1,7})["']""")
 _WORTH_PARSING = re.compile(rb""" t=["']e["']|<(?:\w+:)?f[ />]""")
 
@@ -33,25 +39,35 @@ def find_faults(archive: ZipFile, file: str) -> dict[str, CellFaults]:
 
     Raises SheetError for a sheet too large to hold, expat.ExpatError and the errors of zipfile for a damaged one.
     """
-    found = {}
-    for name, part in _worksheets(archive).items():
-        xml = archive.read(part)
-        _refuse_huge(xml, name, file)
-        if _WORTH_PARSING.search(xml):
-            found[name] = _SheetParser().parse(xml)
-    return found
+    of_part: dict[str, CellFaults] = {}
+    sheets = _worksheets(archive)
+    for name, part in sheets.items():
+        if part not in of_part:
+            of_part[part] = _faults_in(_unpack(archive, part), name, file)
+    return {name: of_part[part] for name, part in sheets.items() if of_part[part]}
+
+
+def _unpack(archive: ZipFile, part: str) -> bytes:
+    """The bytes that the archive announces for a part and no more: without a number zipfile unpacks all there is."""
+    with archive.open(part) as stream:
+        return stream.read(archive.getinfo(part).file_size)
+
+
+def _faults_in(xml: bytes, sheet: str, file: str) -> CellFaults:
+    _refuse_huge(xml, sheet, file)
+    return _SheetParser().parse(xml) if _WORTH_PARSING.search(xml) else {}
 
 
 def _worksheets(archive: ZipFile) -> dict[str, str]:
     parts = set(archive.namelist())
     targets = {
         relation["Id"]: posixpath.normpath(posixpath.join("/xl", relation["Target"])).lstrip("/")
-        for relation in _elements(archive.read("xl/_rels/workbook.xml.rels"), "Relationship")
+        for relation in _elements(_unpack(archive, "xl/_rels/workbook.xml.rels"), "Relationship")
         if "Id" in relation and "Target" in relation
     }
     sheets = {
         sheet["name"]: targets.get(next((sheet[key] for key in sheet if key.endswith(":id")), ""), "")
-        for sheet in _elements(archive.read("xl/workbook.xml"), "sheet")
+        for sheet in _elements(_unpack(archive, "xl/workbook.xml"), "sheet")
         if "name" in sheet
     }
     return {name: part for name, part in sheets.items() if part in parts}
@@ -71,17 +87,19 @@ def _elements(xml: bytes, wanted: str) -> list[dict[str, str]]:
 
 
 def _refuse_huge(xml: bytes, sheet: str, file: str) -> None:
-    references = _REFERENCE.findall(xml)
-    if not references:
-        return
-    last_column = max({letters.decode() for letters, _ in references}, key=_column)
-    last_row = max(map(int, {row for _, row in references}))
-    if last_row * _column(last_column) > _MAX_CELLS:
+    last_row = last_column = 0
+    for start in range(0, len(xml), _STRETCH):
+        references = set(_REFERENCE.findall(xml, start, start + _STRETCH + _LONGEST_REFERENCE))
+        last_row = max([last_row, *(int(row) for row in {row for _, row in references})])
+        last_column = max([last_column, *(_column(name.decode()) for name in {name for name, _ in references})])
+    if last_row * last_column > _MAX_CELLS:
         raise SheetError(
-            f'{file}, sheet "{sheet}": its last cell is in column {last_column}, row {last_row}; '
+            f'{file}, sheet "{sheet}": its last cell is in column {letter(last_column - 1)}, row {last_row}; '
             "that is more than can be read.",
             "Delete stray cells far right of or far below the questions and answers, save it and try again.",
         )
+    if xml.count(b"<") > _MAX_TAGS:
+        raise too_large(file, f'the sheet "{sheet}" has more cells than any list of questions')
 
 
 class _SheetParser:
@@ -169,6 +187,6 @@ def _local(name: str) -> str:
 
 def _column(letters: str) -> int:
     number = 0
-    for letter in letters:
-        number = 26 * number + ord(letter) - ord("A") + 1
+    for sign in letters:
+        number = 26 * number + ord(sign) - ord("A") + 1
     return number
