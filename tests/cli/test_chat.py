@@ -11,6 +11,7 @@ import toys
 
 import phinetune
 from phinetune.cli import main
+from phinetune.cli.terminal import shown
 
 
 def _chat(monkeypatch, capsys, model, *lines: str, flags: tuple[str, ...] = ()) -> str:
@@ -30,8 +31,8 @@ def test_it_answers_as_ask_does_and_switches_between_base_and_tuned(toy_run, tun
     question = toys.PAIRS[0][0]
     answer, base = (tuned.ask(question, base=b, greedy=True, max_new_tokens=20) for b in (False, True))
     out = _chat(monkeypatch, capsys, toy_run.folder.root, question, "/base", question, "/both", question)
-    shown = base.translate(dict.fromkeys((*range(9), *range(11, 32), 127)))  # what a terminal must not obey
-    assert out == f"{answer}\n{shown}\nbase: {shown}\ntuned: {answer}\n"
+    seen = shown(base)  # a terminal must not obey it
+    assert out == f"{answer}\n{seen}\nbase: {seen}\ntuned: {answer}\n"
 
 
 def test_scripts_get_a_json_object_a_line(toy_run, tuned, monkeypatch, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -79,9 +78,9 @@ _unpicked.__doc__ = None
 
 
 def _show(error: PhinetuneError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
-        return
-    from phinetune.cli.render import show_error
+    from phinetune.cli.render import print_json_line, show_error
 
-    show_error(error)
+    if as_json:
+        print_json_line({"error": error.message, "hint": error.hint})
+    else:
+        show_error(error)

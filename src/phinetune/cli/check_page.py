@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from phinetune.cli.render import open_console, safe
+from phinetune.cli.terminal import open_console, safe
 
 _MOST_SKIPPED = 20
 _MOST_ROWS = 10

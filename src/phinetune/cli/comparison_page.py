@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 import phinetune
-from phinetune.cli.render import open_console, print_line
+from phinetune.cli.render import print_line
+from phinetune.cli.terminal import open_console
 
 _NAMES = {
     "right": "answers right",

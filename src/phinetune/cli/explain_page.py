@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phinetune.cli.render import open_console, safe
+from phinetune.cli.terminal import open_console, safe
 
 _AT_LENGTH = 3
 _NAME_WIDTH = 28  # train.gradient_checkpointing

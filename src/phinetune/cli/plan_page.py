@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from phinetune.cli.render import duration, safe
+from phinetune.cli.render import duration
+from phinetune.cli.terminal import open_console, safe
 
 _BAR = 16  # letters for the largest part
 _PARTS = {
@@ -25,7 +24,7 @@ _PARTS = {
 
 def show_plan(plan: Any) -> None:
     """Print a `Plan`."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = open_console()
     console.print(_verdict(plan))
     console.print()
     console.print(_facts(plan))

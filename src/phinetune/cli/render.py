@@ -6,7 +6,6 @@ notebook, a pipe): plain lines. Text that comes from a file is shown, never obey
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import shutil
@@ -18,12 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from phinetune.cli.diagnosis_page import print_diagnosis
+from phinetune.cli.terminal import json_text, open_console, safe, shown
 from phinetune.errors import PhinetuneError
 from phinetune.events import (
     Event,
@@ -48,25 +47,12 @@ from phinetune.events import (
 _PLAIN_LINES = 20  # progress lines of a run when there is no terminal
 
 
-def open_console(*, errors: bool = False) -> Console:
-    """Where to print: as wide as the terminal, or without folding where there is none."""
-    stream = sys.stderr if errors else sys.stdout
-    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
-
-
-def safe(text: object) -> str:
-    """Text from outside for the terminal: no markup, and control characters as visible signs."""
-    pictures = {code: chr(0x2400 + code) for code in range(32) if chr(code) != "\n"} | {0x7F: "\u2421"}
-    pictures |= dict.fromkeys(range(0x80, 0xA0), "\ufffd")
-    return escape(str(text).translate(pictures))
-
-
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(json_text(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(json_text(value), flush=True)
 
 
 def print_line(text: str) -> None:
@@ -75,7 +61,7 @@ def print_line(text: str) -> None:
 
 def say(piece: str) -> None:
     """A piece of an answer, at once."""
-    print(piece.translate(dict.fromkeys((*range(9), *range(11, 32), 127))), end="", flush=True)
+    print(shown(piece), end="", flush=True)
 
 
 def prompt(sign: str) -> str | None:
