@@ -15,6 +15,10 @@ from pydantic import ValidationError
 
 from phinetune.errors import SettingsError
 from phinetune.settings.declared import DEFAULT_MODEL, MODEL_RECIPES, PRESETS, SHORT_NAMES, Settings, names
+from phinetune.settings.yaml_file import parse, read_settings_file
+
+_MOST_PROBLEMS = 20
+_LONGEST_NAME, _LONGEST_VALUE = 60, 120  # characters of what is wrong, in a message
 
 
 def load(
@@ -32,7 +36,7 @@ def load(
     problems: list[str] = []
     by_hand: dict[str, Any] = {}
     if config is not None:
-        _overlay(by_hand, _read_config(Path(config)))
+        _overlay(by_hand, read_settings_file(Path(config)))
     given: dict[str, Any] = {}
     for short, value in (flags or {}).items():
         if value is not None:
@@ -66,6 +70,8 @@ def load(
         problems += [_explain(detail) for detail in error.errors(include_url=False)]
     if problems:
         count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+        if (more := len(problems) - _MOST_PROBLEMS) > 0:
+            problems = [*problems[:_MOST_PROBLEMS], f"… and {more:,} more"]
         raise SettingsError(
             f"{count} wrong:\n" + "\n".join(f"  {problem}" for problem in problems),
             "--help after the command lists what can be set.",
@@ -73,34 +79,9 @@ def load(
     return settings
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(
-            f"The settings file {path} cannot be read: {reason}.", "Check the name after --config."
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(
-            f"The settings file {path}{where} is not valid YAML.",
-            "Write one `name: value` a line, groups indented below data:, lora:, train:, generate:.",
-        ) from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise SettingsError(
-            f"The settings file {path} holds no settings.",
-            "Write groups like `lora:` with indented `r: 32` lines below.",
-        )
-    return value
-
-
 def _yaml_value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = parse(text)
     except yaml.YAMLError:
         return text
     try:
@@ -120,13 +101,21 @@ def _overlay(target: dict[str, Any], values: Mapping[str, Any]) -> None:
 def _explain(detail: Any) -> str:
     # A union field reports the member that failed as a further path element ("train.dtype.literal[...]").
     known = names()
-    path = [str(part) for part in detail["loc"]]
+    path = [str(part)[:_LONGEST_NAME] for part in detail["loc"]]
     name = ".".join(path)
     while path and name not in known and detail["type"] != "extra_forbidden":
         path.pop()
         name = ".".join(path)
-    name = name or ".".join(str(part) for part in detail["loc"])
+    name = name or ".".join(str(part)[:_LONGEST_NAME] for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         return f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{name} = {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+    return f"{name} = {_shown(detail['input'])}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …"
