@@ -272,6 +272,8 @@ def _goes_along(file: Path) -> bool:
 def _gguf_path(to: Path | None, kind: str, count: int) -> Path:
     if to is None:
         return Path(f"model.{kind}.gguf")
+    if not to.name.isprintable():  # it stands in the Modelfile, where a line of its own is a command
+        raise RunError(f"{to.name!r} cannot be the name of a model file.", "Leave line breaks and the like out of it.")
     if to.suffix != ".gguf":
         to = to.with_name(f"{to.name}.gguf")
     return to if count == 1 else to.with_name(f"{to.stem}.{kind}.gguf")

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from phinetune.errors import ModelError
+from phinetune.model.folder import damage_in
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
 from phinetune.model.load import find
@@ -20,11 +21,8 @@ def load_tokenizer(spec: str) -> Any:
     path = find(spec)
     if path.is_file():
         return _with_end(read_tokenizer(open_gguf(path)), spec)
-    try:
+    with damage_in(path):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ModelError(f"The tokenizer in {path} cannot be loaded: {first_line}", "Download it again.") from None
     return _with_end(tokenizer, spec)
 
 

@@ -12,7 +12,7 @@ from phinetune.errors import RunError
 from phinetune.run_folder import atomic_file
 
 NEW_COLUMN = "Answer"
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones in East Asia
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
 _WIDTHS = (12, 60)
 

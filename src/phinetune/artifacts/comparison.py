@@ -26,6 +26,7 @@ _SCORES = {
     "rouge_l": "same order (ROUGE-L)",
     "chrf": "shared letters (chrF)",
 }
+_LONGEST_NAME = 40  # letters of a file in a title
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
 _COLUMNS = (
     ("Question", 40), ("Expected", 45), ("Base model", 45), ("Tuned model", 45), ("Right", 8), ("F1", 8),
@@ -132,7 +133,8 @@ def _draw_scores(axes: Axes, record: dict[str, Any]) -> None:
     )
     axes.set_xlim(0, 1.12)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=10)
-    axes.set_title(f"{record['count']} questions {_asked(record)}", fontsize=13, loc="left")
+    # A sheet may be called "prices in $ and in $.xlsx": that is no formula.
+    axes.set_title(f"{record['count']} questions {_asked(record)}", fontsize=13, loc="left", parse_math=False)
     axes.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
     _quiet(axes, "x")
 
@@ -159,7 +161,10 @@ def _draw_losses(axes: Axes, record: dict[str, Any]) -> None:
 
 def _asked(record: dict[str, Any]) -> str:
     questions = record["questions"]
-    return questions if questions == "held out in training" else f"of {questions}"
+    if questions == "held out in training":
+        return str(questions)
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(questions))
+    return "of " + (name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…")
 
 
 def _quiet(axes: Axes, lines: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 
 _GO_TEMPLATE = "{{ .Prompt }}"
@@ -26,8 +28,9 @@ def modelfile(use: Use) -> str:
     Ollama reads what stands between triple quotes as it is, without escapes, and what stands between double braces in
     a template as its own fields.
     """
-    template = _GO_TEMPLATE.join(part.replace("{{", '{{ "{{" }}') for part in use.prompt.split("{question}"))
-    stops = "".join(f'PARAMETER stop """{stop}"""\n' for stop in use.stops)
+    template = _GO_TEMPLATE.join(_as_go(part) for part in use.prompt.split("{question}"))
+    # Three quotation marks would end what is quoted, and the rest be read as commands of the file.
+    stops = "".join(f'PARAMETER stop """{stop}"""\n' for stop in use.stops if '"' not in stop)
     return (
         f"FROM ./{use.file}\n"
         f'TEMPLATE """{template}"""\n'
@@ -39,19 +42,25 @@ def modelfile(use: Use) -> str:
     )
 
 
+def _as_go(text: str) -> str:
+    """The text within a template of Go between triple quotes: neither a field, nor the end of it, nor anything else."""
+    return re.sub(r'\{\{|"', lambda sign: '{{ "{{" }}' if sign[0] == "{{" else '{{ `"` }}', text)
+
+
 def how_to(use: Use, name: str) -> str:
     """The commands for llama.cpp, Ollama and LM Studio."""
-    prompt = use.prompt.replace("{question}", "YOUR QUESTION").replace("\n", "\\n")
-    # llama-completion takes the prompt as it is; -e turns \n into line breaks.
+    # llama-completion takes the prompt as it is; -e turns \\n into line breaks. The shell must change nothing in it.
+    plain = use.prompt.replace("{question}", "YOUR QUESTION").replace("\\", "\\\\").replace("\n", "\\n")
+    prompt, file = shlex.quote(plain), shlex.quote(use.file)
     return (
         f"llama.cpp\n"
-        f'    llama-completion -m {use.file} -no-cnv -e -p "{prompt}" '
+        f"    llama-completion -m {file} -no-cnv -e -p {prompt} "
         f"--temp {use.temperature:g} --top-p {use.top_p:g} -n {use.max_new_tokens}\n\n"
         f"Ollama\n"
-        f"    ollama create {name} -f {use.file}.Modelfile\n"
+        f"    ollama create {name} -f {shlex.quote(f'{use.file}.Modelfile')}\n"
         f'    ollama run {name} "YOUR QUESTION"\n\n'
         f"LM Studio\n"
-        f"    lms import {use.file}\n"
-        f"    and set the prompt format of the model to:   {prompt}\n"
+        f"    lms import {file}\n"
+        f"    and set the prompt format of the model to:   {plain}\n"
         f"    with the stop strings:   {', '.join(use.stops) or '(none)'}\n"
     )

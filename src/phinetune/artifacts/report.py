@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -205,7 +206,7 @@ def _findings(findings: Mapping[str, Any] | None) -> str:
 
 
 def _next(folder: RunFolder, figures: Mapping[str, Any]) -> str:
-    place = escape(folder.root.resolve().name if folder.root != Path() else ".")
+    place = escape(shlex.quote(folder.root.resolve().name if folder.root != Path() else "."))
     if figures["stopped"] == "failed":
         return "<p>The run ended with an error, so there is no tuned model. Begin anew with --overwrite.</p>"
     again = "" if figures["stopped"] != "interrupted" else "<p>The run was interrupted: go on with --resume.</p>"

@@ -169,6 +169,8 @@ class _Cursor:
 
     def array(self) -> list[Any]:
         kind = self.take("I")
+        if kind == _ARRAY:
+            raise ValueError("lists within lists, which no model has")
         if kind not in _SCALARS:
             return [self.value(kind) for _ in range(self.count(8))]
         numbers = self.count(struct.calcsize("<" + _SCALARS[kind]))

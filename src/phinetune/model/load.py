@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -17,6 +16,7 @@ from phinetune.errors import ModelError
 from phinetune.model.device import total_memory_bytes
 from phinetune.model.download import download
 from phinetune.model.find_shape import find_shape
+from phinetune.model.folder import check_folder, damage_in
 from phinetune.model.gguf_base import load_gguf
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.settings import EMBEDDED_MODEL
@@ -154,12 +154,13 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # for weights; a download above shows its own
-    try:
+    check_folder(path)
+    with damage_in(path):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        first_line = str(error).strip().partition("\n")[0]
-        raise ModelError(f"The model in {path} cannot be loaded: {first_line}", "Download it again.") from None
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    # transformers would fill what is missing with random numbers and go on.
+    if missing := sorted(told["missing_keys"]):
+        raise ModelError(f"The model in {path} is incomplete: {missing[0]} is missing.", "Download it again.")
     return model.to(device), tokenizer

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from phinetune.errors import ModelError, SettingsError
+from phinetune.model.adapter_config import read_adapter_config
 from phinetune.settings import LoraSettings
 
 # PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing that a user could act on.
@@ -106,11 +107,19 @@ def load_weights(model: PeftModel, folder: Path, *, allow_bin: bool = False) -> 
 
     Raises ModelError when they do not fit: another base model or other layers.
     """
-    weights = read_weights(folder, allow_bin=allow_bin)
+    _put(model, folder, read_weights(folder, allow_bin=allow_bin))
+
+
+def _put(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor]) -> None:
     if differing := _differences(_weights(model), weights):
         raise ModelError(
             f"The adapter in {folder} does not fit this base model: {differing}.",
             "Use the base model it was trained on; its name stands in adapter_config.json.",
+        )
+    if infinite := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
+        raise ModelError(
+            f"The adapter in {folder} has numbers that are not finite in {_short(infinite)}.",
+            "It is damaged, or its training went wrong: train again with a lower learning rate.",
         )
     put_weights(model, weights)
 
@@ -125,15 +134,23 @@ def put_weights(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(model, weights)
 
 
+def _check_ranks(folder: Path, config: LoraConfig, weights: dict[str, torch.Tensor]) -> None:
+    """Before memory is taken for it: the rank that the configuration names is one that the weights have."""
+    found = {len(weight) for name, weight in weights.items() if ".lora_A." in name and weight.ndim}
+    named = {config.r, *config.rank_pattern.values()}
+    if max(named) > max(found, default=0):
+        raise ModelError(
+            f"The adapter in {folder} does not fit itself: its configuration names rank {max(named):,}, its weights "
+            f"have {max(found, default=0):,}.",
+            "Copy it again from where it was trained.",
+        )
+
+
 def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = False) -> PeftModel:
     """The model with the saved adapter of `folder`, for inference; see `read_weights` for `allow_bin`."""
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} holds no adapter: adapter_config.json is missing.", "Name a finished run.")
-    try:
-        config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder / 'adapter_config.json'} is damaged: {error}.", "Train again.") from None
-    config.inference_mode = True
+    config = read_adapter_config(folder)
+    weights = read_weights(folder, allow_bin=allow_bin)
+    _check_ranks(folder, config, weights)
     present = linear_layers(model)
     if missing := [name for name in config.target_modules or () if name not in present]:
         raise ModelError(
@@ -143,7 +160,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = Fals
         )
     model.name_or_path = config.base_model_name_or_path or ""
     adapted = get_peft_model(model, config)
-    load_weights(adapted, folder, allow_bin=allow_bin)
+    _put(adapted, folder, weights)
     return adapted.eval()
 
 
@@ -164,7 +181,9 @@ def read_weights(folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Te
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no adapter weights ({WEIGHTS}).", "Train again.") from None
     except Exception as error:
-        raise ModelError(f"The adapter weights in {folder} are damaged: {error}.", "Train again.") from None
+        raise ModelError(f"The adapter weights in {folder} are damaged: {str(error)[:200]}.", "Train again.") from None
+    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise ModelError(f"The adapter weights in {folder} are damaged: they are no tensors.", "Train again.")
     return dict(weights)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from phinetune.errors import ModelError
+from phinetune.model.adapter_config import read_adapter_config
+from phinetune.model.folder import check_folder, damage_in, weight_files
 from phinetune.model.gguf_base import stored_weights
 from phinetune.model.gguf_config import read_config
 from phinetune.model.gguf_file import open_gguf
@@ -31,7 +32,6 @@ from phinetune.model.merge import MergedTensor, Rows, with_adapter
 _PREFIX = "base_model.model."
 # The number formats of the safetensors files that models come in.
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,13 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
         file = open_gguf(path)
         config, tokenizer = read_config(file), read_tokenizer(file)
     elif (path / "config.json").is_file():
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        check_folder(path)
+        with damage_in(path):
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     else:
         return None
-    with torch.device("meta"):
+    with damage_in(path), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = stored_weights(path, model) if path.is_file() else _in_folder(path, shapes)
@@ -73,14 +75,10 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
 
 def _in_folder(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Rows] | None:
     """How to read every parameter; None when one is missing or has another shape."""
-    files = sorted(path.glob("*.safetensors"))
-    if (path / _INDEX).is_file():
-        listed = json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        files = [path / name for name in sorted(set(listed))]
     found: dict[str, Rows] = {}
-    for file in files:
-        header, begin = _header(file)
-        with safe_open(file, "pt") as tensors:
+    for file in weight_files(path):
+        with damage_in(file), safe_open(file, "pt") as tensors:
+            header, begin = _header(file)
             for name in tensors.keys():  # noqa: SIM118 (no mapping, though it looks like one)
                 lies = tensors.get_slice(name)
                 if tuple(lies.get_shape()) == shapes.get(name) and lies.get_dtype() in _TYPES:
@@ -114,20 +112,23 @@ def _reader(file: Path, entry: dict[str, Any], begin: int) -> Rows:
 
 def _changes(adapter: Path, allow_bin: bool) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]] | None:
     """(A, B, scaling) by the parameter that they change; None for an adapter that is more than plain LoRA."""
-    config = LoraConfig.from_pretrained(str(adapter))
-    plain = not (config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern)
-    if not plain or config.bias != "none" or config.modules_to_save:
+    config = read_adapter_config(adapter)
+    if config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern:
         return None
     weights = read_weights(adapter, allow_bin=allow_bin)
     scaling = config.lora_alpha / config.r
     downs = {name: weight for name, weight in weights.items() if name.endswith(".lora_A.weight")}
-    if len(weights) != 2 * len(downs):
+    if len(weights) != 2 * len(downs) or not all(_up(name) in weights for name in downs):
         return None
     return {
         f"{name.removeprefix(_PREFIX).removesuffix('.lora_A.weight')}.weight": (
             down.float(),
-            weights[name.replace(".lora_A.", ".lora_B.")].float(),
+            weights[_up(name)].float(),
             scaling,
         )
         for name, down in downs.items()
     }
+
+
+def _up(down: str) -> str:
+    return down.replace(".lora_A.", ".lora_B.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -52,7 +53,9 @@ def judge(name: str, endpoint: Endpoint | None = None) -> Judge:
 
 
 def _ask(endpoint: Endpoint, question: str, expected: str, answer: str) -> bool:
-    asked = _ASKED.replace("{question}", question).replace("{expected}", expected).replace("{answer}", answer)
+    texts = {"{question}": question, "{expected}": expected, "{answer}": answer}
+    # All at once: a question about "{answer}" keeps its words.
+    asked = re.sub("|".join(map(re.escape, texts)), lambda field: texts[field[0]], _ASKED)
     body = {"model": endpoint.model, "temperature": 0, "messages": [{"role": "user", "content": asked}]}
     headers = {"Content-Type": "application/json"}
     if endpoint.api_key:
