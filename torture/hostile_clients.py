@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import contained
+import _contained as contained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "model"))
@@ -248,15 +248,10 @@ def main() -> None:
     if ended != "good":
         failures.append({"input": "the end", "outcome": ended, "words": ""})
     failed = {failure["input"] for failure in failures}
-    row = {"what": "hostile clients of serve", "tried": len(names), "handled": len(names) - len(failed & set(names))}
-    row |= {"seconds": round(time.monotonic() - start, 1)}
-    if options.json:
-        print(json.dumps(row | {"failures": failures}, indent=1))
-    else:
-        print(f"| {row['what']} | {row['tried']} | {row['handled']} | {row['seconds']:.0f} |")
-        for failure in failures:
-            print(f"  {failure}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    survived = len(names) - len(failed & set(names))
+    told = [f"{failure['input']}: {failure['outcome']} {failure['words']}".strip() for failure in failures]
+    seconds = time.monotonic() - start
+    contained.report("hostile clients of serve", len(names), survived, seconds, told, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import absurd
-import contained
+import _absurd as absurd
+import _contained as contained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -10,8 +10,8 @@ import random
 import tempfile
 from pathlib import Path
 
-import absurd
-import contained
+import _absurd as absurd
+import _contained as contained
 import yaml
 
 HONEST = {

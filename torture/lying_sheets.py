@@ -13,9 +13,9 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
-import contained
-import crafted
-import seeds
+import _contained as contained
+import _crafted as crafted
+import _seeds as seeds
 
 ABSURD = [
     "0", "-1", "1", "255", "65535", "65536", "1048576", "1048577", "2147483647", "2147483648", "4294967295",

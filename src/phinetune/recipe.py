@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from phinetune.errors import RunError
 from phinetune.run_folder import RECIPE, write_json
 from phinetune.settings import DEFAULT_TEMPLATE, DataSettings, GenerateSettings
 
 RECIPE_KEY = "phinetune.recipe"  # in the header of a .gguf file
+_LONGEST = 1 << 24  # tokens of a pair, more than any model reads
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Recipe:
         write_json(model / RECIPE, asdict(self))
 
 
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
 def read_recipe(model: Path) -> Recipe:
     """The recipe in a model folder. Raises RunError when it is damaged."""
     try:
@@ -48,10 +54,13 @@ def read_recipe(model: Path) -> Recipe:
 def parse_recipe(text: str, place: Path) -> Recipe:
     """The recipe in `text`, which stands in `place`. Raises RunError when it is damaged."""
     try:
-        recipe = Recipe(**json.loads(text))
+        values = json.loads(text)
+        recipe: Recipe = _RECIPE.validate_python(values, strict=True)
         recipe.generate()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise _damaged(place) from None
+    if not 0 < recipe.max_length <= _LONGEST or values.keys() != {field.name for field in fields(Recipe)}:
+        raise _damaged(place)
     return recipe
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from phinetune.errors import SheetError
 from phinetune.sheet import find_pairs, read_tables
@@ -20,8 +24,8 @@ from phinetune.sheet.personal_data import find_personal, hide_personal
 TORTURE = Path(__file__).parents[2] / "torture"
 sys.path.insert(0, str(TORTURE))
 
-import crafted  # noqa: E402
-import seeds  # noqa: E402
+import _crafted as crafted  # noqa: E402
+import _seeds as seeds  # noqa: E402
 
 ANSWER = "An answer that is long enough."
 
@@ -154,3 +158,44 @@ def test_the_reader_needs_nothing_of_ours(tmp_path: Path) -> None:
 def test_midnight_is_a_day_and_other_times_are_kept(tmp_path: Path) -> None:
     (tmp_path / "dates.xlsx").write_bytes(seeds.xlsx())
     assert read_tables(tmp_path / "dates.xlsx")[0].rows[1].cells[2] == "2024-01-05"
+
+
+ANY_TEXT = st.text(st.characters(codec=None), max_size=60)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(ANY_TEXT, inner, max_size=5),
+    max_leaves=30,
+)
+
+
+def read_or_refused(data: bytes) -> None:
+    """Through a file, as everything comes; any other exception than SheetError fails."""
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(SheetError):
+            found = find_pairs(Path(file.name))
+            json.dumps(found.to_json(), ensure_ascii=False).encode("utf-8")
+            assert all(pair.question and pair.answer for pair in found.pairs)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=400))
+@example(b"\xff\xfe" + "a,b".encode("utf-16-le") + b"x")
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    read_or_refused(data)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ANY_JSON, st.booleans())
+def test_any_json_is_read_or_refused(value: object, in_lines: bool) -> None:
+    lines = value if in_lines and isinstance(value, list) else [value]
+    read_or_refused("\n".join(json.dumps(line) for line in lines).encode())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(ANY_TEXT, min_size=1, max_size=4), max_size=12), st.sampled_from(",;\t|"))
+def test_any_table_is_read_or_refused(rows: list[list[str]], separator: str) -> None:
+    lines = [("question", "answer"), *rows]
+    text = "\n".join(separator.join(f'"{cell}"' for cell in row) for row in lines)
+    read_or_refused(text.encode("utf-8", "replace"))

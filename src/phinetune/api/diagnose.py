@@ -9,7 +9,7 @@ from typing import Any
 from phinetune.api.run import Run, folder_with_figures
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.artifacts.diagnosis import Diagnosis, diagnose_folder
-from phinetune.run_folder import RunFolder
+from phinetune.run_folder import RunFolder, damage_in_records
 from phinetune.sheet.findings import Pair
 from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.near_duplicates import near_duplicates
@@ -26,13 +26,14 @@ def diagnose(run: Run | str | Path) -> list[Diagnosis]:
 def diagnosis_of(folder: RunFolder) -> list[Diagnosis]:
     """The same for a folder that is known to be a run, also one that was interrupted."""
     parts = kept_pairs(folder.pairs)
-    compared = _current_comparison(folder)
-    return diagnose_folder(
-        folder,
-        in_both_parts=in_both_parts(parts.train, parts.validation) if parts else None,
-        asked=compared["count"] if compared else None,
-        ended=round(compared["tuned"]["stopped_by_itself"] * compared["count"]) if compared else None,
-    )
+    with damage_in_records(folder):
+        compared = _current_comparison(folder)
+        return diagnose_folder(
+            folder,
+            in_both_parts=in_both_parts(parts.train, parts.validation) if parts else None,
+            asked=compared["count"] if compared else None,
+            ended=round(compared["tuned"]["stopped_by_itself"] * compared["count"]) if compared else None,
+        )
 
 
 def in_both_parts(train: Sequence[Pair], held_out: Sequence[Pair]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.run import Run, folder_with_figures
 from phinetune.artifacts.report import write_report
-from phinetune.run_folder import RunFolder, locked
+from phinetune.run_folder import RunFolder, damage_in_records, locked
 
 
 def report(run: Run | str | Path) -> Path:
@@ -23,4 +23,6 @@ def report(run: Run | str | Path) -> Path:
 def report_on(folder: RunFolder) -> Path:
     """The same for a folder that is known to be a run, also one that was interrupted."""
     # Without figures there is nothing to diagnose, and the report says which file is missing.
-    return write_report(folder, diagnosis_of(folder) if folder.metrics_json.is_file() else ())
+    diagnosis = diagnosis_of(folder) if folder.metrics_json.is_file() else ()
+    with damage_in_records(folder):
+        return write_report(folder, diagnosis)

@@ -48,7 +48,7 @@ def read_comparison(folder: RunFolder) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(folder.answers_json.read_text(encoding="utf-8"))
         record["scores"]["f1"]["tuned"]["mean"], record["pairs"], record["verdict"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise RunError(f"{folder.answers_json} is damaged.", "Make it again with `phinetune compare`.") from None
     return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from phinetune.model.gguf_base import load_gguf
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.settings import EMBEDDED_MODEL
 
+_HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -121,15 +123,22 @@ def find(spec: str) -> Path:
     """The folder or .gguf file on this machine that `spec` names, downloading a hub model that is not there yet."""
     if spec == EMBEDDED_MODEL:
         return _embedded_file()
-    path = Path(spec).expanduser()
-    if path.exists():
+    if (path := _place(spec)) is not None:
         return path
-    if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+    if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(spec):
         raise ModelError(
-            f"There is no model at {spec}.",
+            f"There is no model at {spec if len(spec) < 300 else f'{spec[:300]} …'}.",
             f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
         )
     return download(spec)
+
+
+def _place(spec: str) -> Path | None:
+    try:
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, a person who is not here, a zero in it
+        return None
 
 
 def _embedded_file() -> Path:

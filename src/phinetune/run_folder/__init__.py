@@ -1,5 +1,5 @@
 """A run is a folder. `paths` is the only place that knows what lies where in it; `atomic` writes there, whole or not
-at all; `copies` copies and proves the copy; `lock` keeps a second run out.
+at all; `copies` copies and proves the copy; `lock` keeps a second run out; `records` tells of what does not fit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from phinetune.run_folder.atomic import (
 from phinetune.run_folder.copies import copy_file, copy_folder, sha256
 from phinetune.run_folder.lock import InUseError, locked
 from phinetune.run_folder.paths import RECIPE, RunFolder, find_model, open_finished
+from phinetune.run_folder.records import damage_in_records
 
 __all__ = [
     "RECIPE",
@@ -27,6 +28,7 @@ __all__ = [
     "begin_anew",
     "copy_file",
     "copy_folder",
+    "damage_in_records",
     "discard",
     "find_model",
     "locked",

@@ -30,8 +30,10 @@ def kept_pairs(path: Path) -> Split | None:
         return None
     try:
         parts = list(_read(path))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}.", "Remove it, or train again; the model is not touched.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged: {str(error)[:200]}.", "Remove it, or train again; the model is not touched."
+        ) from None
     train, validation = (tuple(pair for part, pair in parts if part == wanted) for wanted in _PARTS)
     return Split(train, validation)
 

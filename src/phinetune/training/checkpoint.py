@@ -150,9 +150,11 @@ def damage(path: Path) -> str | None:
             return f"{CHECKSUMS} does not name its files"
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} cannot be read"
     for name, checksum in sums.items():
+        if Path(name).name != name:
+            return f"{CHECKSUMS} names a file somewhere else"
         try:
             if sha256(path / name) != checksum:
                 return f"{name} is not as it was written"
@@ -162,8 +164,8 @@ def damage(path: Path) -> str | None:
             return f"{name} cannot be read: {error.strerror}"
     try:
         _read_state(path)
-    except ValueError as error:
-        return str(error)
+    except (ValueError, RecursionError) as error:
+        return str(error)[:200]
     return None
 
 
@@ -171,7 +173,7 @@ def best_step(path: Path) -> int | None:
     """The best step so far of a checkpoint, 0 before the first validation; None when the checkpoint cannot be read."""
     try:
         return _read_state(path).progress.best_step
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -21,6 +21,8 @@ from phinetune.errors import RunError, SettingsError
 from phinetune.tokens.prompt import PromptTemplate
 
 _PATIENCE = 600  # seconds, for a large model on a slow disk
+_LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
+_CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
 _QUIET = -1  # llama.cpp's log level: errors
 
 
@@ -66,6 +68,10 @@ class ModelServer:
         if serving.adapter is not None:
             settings.lora_adapters = [_adapter(xllamacpp, serving.adapter)]
         settings.verbosity, settings.warmup = _QUIET, False
+        # What llama.cpp would leave open: an hour for a client that says nothing, any web page that the person visits
+        # asking and reading along, and the questions of others for everybody with the key.
+        settings.timeout_read, settings.timeout_write, settings.n_threads_http = _LISTENING, _SENDING, _CLIENTS
+        settings.cors_origins, settings.endpoint_slots = "", False
         self._server: Any = xllamacpp.Server(settings)
         self._write_one_token(serving.api_key)
 

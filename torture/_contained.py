@@ -1,7 +1,7 @@
 """Inputs that lie, tried one after the other in a process of their own: who crashes, hangs or swallows memory is seen.
 
-    class Lies(Ordeal):   make(number) -> an input, try_out(number) -> what became of it
-    run("sheets", ...)    a table row: what | tried | handled | seconds
+    trial(number)         makes the input of that number, tries it, and says how it ended
+    run("sheets", …)      a table row: what | tried | survived | seconds
 
 The trials run in a worker with a limit on its memory, and are told one by one over a pipe: when the worker dies or is
 silent for too long, the input it was at is the culprit, and a new worker goes on behind it.
@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -73,7 +74,12 @@ def arguments(description: str, count: int) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="folder for the inputs that failed")
     parser.add_argument("--one", type=int, help="try this one input here, with its traceback")
     parser.add_argument("--worker", nargs=2, type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--short", action="store_true", help="a tenth of them")
+    parser.add_argument("--full", action="store_true", help="ten times as many")
+    options = parser.parse_args()
+    if options.short or options.full:
+        options.count = count // 10 if options.short else 10 * count
+    return options
 
 
 def run(what: str, options: argparse.Namespace, trial: Trial, prepare: Callable[[], None] = lambda: None) -> None:
@@ -94,14 +100,19 @@ def run(what: str, options: argparse.Namespace, trial: Trial, prepare: Callable[
     tried = outcomes.total()
     handled = outcomes["good"] + outcomes["refused"]
     seconds = time.monotonic() - start
-    row = {"what": what, "tried": tried, "handled": handled, "seconds": round(seconds, 1)}
-    if options.json:
-        print(json.dumps(row | {"outcomes": dict(outcomes), "failures": failures}, indent=1))
+    print(dict(outcomes), file=sys.stderr)
+    told = [f"{failure['input']}: {failure['outcome']} {failure.get('words', '')}".strip() for failure in failures]
+    report(what, tried, handled, seconds, told, as_json=options.json)
+
+
+def report(what: str, tried: int, survived: int, seconds: float, failures: list[str], *, as_json: bool) -> None:
+    """Print the row as the other scripts here do, and exit: 1 when something failed or nothing was tried."""
+    if as_json:
+        row = {"what": what, "tried": tried, "survived": survived, "seconds": round(seconds, 1), "failures": failures}
+        machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+        print(json.dumps({"rows": [row], "machine": machine}, indent=1))
     else:
-        print(f"| {what} | {tried:,} | {handled:,} | {seconds:,.0f} |")
-        print(f"  {dict(outcomes)}", file=sys.stderr)
-        for failure in failures:
-            print(f"  {failure}", file=sys.stderr)
+        print(f"| {what} | {tried:,} | {survived:,} | {seconds:,.0f} |", *failures, sep="\n")
     sys.exit(1 if failures or not tried else 0)
 
 
@@ -162,10 +173,7 @@ def _watch(
 
 def _own_arguments() -> list[str]:
     words = list(sys.argv)
-    for name in ("--json",):
-        while name in words:
-            words.remove(name)
-    return words
+    return [word for word in words if word not in ("--json", "--short", "--full")]
 
 
 def _work(trial: Trial, prepare: Callable[[], None], first: int, stop: int) -> None:

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-import seeds
+import _seeds as seeds
 
 Maker = Callable[[], bytes]
 
