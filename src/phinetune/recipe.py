@@ -54,9 +54,9 @@ def read_recipe(model: Path) -> Recipe:
 def parse_recipe(text: str, place: Path) -> Recipe:
     """The recipe in `text`, which stands in `place`. Raises RunError when it is damaged."""
     try:
-        values = json.loads(text)
-        recipe: Recipe = _RECIPE.validate_python(values, strict=True)
+        recipe: Recipe = _RECIPE.validate_json(text, strict=True)
         recipe.generate()
+        values = json.loads(text)
     except (ValueError, TypeError, RecursionError):
         raise _damaged(place) from None
     if not 0 < recipe.max_length <= _LONGEST or values.keys() != {field.name for field in fields(Recipe)}:

@@ -38,7 +38,7 @@ def test_every_command_has_a_sign():
 
 def test_a_console_shows_what_was_not_made_safe_and_keeps_its_own_colours():
     stream = io.StringIO()
-    console = ShownConsole(file=stream, force_terminal=True, color_system="standard")
+    console = ShownConsole(file=stream, force_terminal=True, color_system="standard", highlight=False)
     console.print(f"[bold]{LINK}[/bold]")
     assert "\x1b[1m" in stream.getvalue()
     assert "\x1b]8" not in stream.getvalue()
@@ -47,7 +47,9 @@ def test_a_console_shows_what_was_not_made_safe_and_keeps_its_own_colours():
 
 def test_markup_in_a_text_is_text():
     stream = io.StringIO()
-    ShownConsole(file=stream, force_terminal=True, width=500).print(safe("[red]a[/red] [link=http://x]b[/link] [/]"))
+    ShownConsole(file=stream, force_terminal=True, width=500, highlight=False).print(
+        safe("[red]a[/red] [link=http://x]b[/link] [/]")
+    )
     assert stream.getvalue() == "[red]a[/red] [link=http://x]b[/link] [/]\n"
 
 
@@ -63,7 +65,7 @@ def evil_sheet(tmp_path):
     text = EVIL.replace("\ud800", "")
     path = tmp_path / "a\x1b[31m[red]\u202e.xlsx"
     with xlsxwriter.Workbook(path) as book:
-        sheet = book.add_worksheet("x\u202e\x9b ]red")
+        sheet = book.add_worksheet("x\u202e\x9b red")
         for row, cells in enumerate(
             [(f"Question {text}", f"Answer {text}", f"Notes {text}"), *[(text, text + "a", text)] * 9]
         ):
