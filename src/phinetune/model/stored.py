@@ -64,7 +64,7 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = stored_weights(path, model) if path.is_file() else _in_folder(path, shapes)
     changes = {} if adapter is None else _changes(adapter, allow_bin)
-    if weights is None or changes is None or not changes.keys() <= shapes.keys():
+    if weights is None or changes is None or not all(_fits(shapes.get(name), *changes[name]) for name in changes):
         return None
     tensors = [
         MergedTensor(name, shape, with_adapter(weights[name], *changes[name]) if name in changes else weights[name])
@@ -128,6 +128,10 @@ def _changes(adapter: Path, allow_bin: bool) -> dict[str, tuple[torch.Tensor, to
         )
         for name, down in downs.items()
     }
+
+
+def _fits(shape: tuple[int, ...] | None, down: torch.Tensor, up: torch.Tensor, _scaling: float) -> bool:
+    return down.ndim == up.ndim == 2 and len(down) == up.shape[1] and shape == (len(up), down.shape[1])
 
 
 def _up(down: str) -> str:
