@@ -130,3 +130,16 @@ def test_the_command_serves_until_it_is_told_to_stop(toy_run):
         finally:
             run.send_signal(signal.SIGINT)
         assert run.wait(timeout=30) == 0
+
+
+def test_no_web_page_reads_along_and_nobody_sees_the_questions_of_others(toy_run):
+    with phinetune.serve(toy_run) as server:
+        headers = {"Content-Type": "application/json", "Origin": "http://elsewhere.example"}
+        request = urllib.request.Request(
+            f"{server.address}/v1/chat/completions", json.dumps(_chat(QUESTION)).encode(), headers
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.headers.get("Access-Control-Allow-Origin", "") in ("", "null")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{server.address}/slots", timeout=60)
+        assert refused.value.code in (404, 501)
