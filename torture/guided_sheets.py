@@ -36,7 +36,7 @@ def try_out(data: bytes) -> None:
             choose_columns(tables)
     except SheetError:
         return
-    except (ExpatError, ValueError):
+    except (ExpatError, ValueError, LookupError):
         if kind != b"x":  # read.py takes these for damage, of a workbook alone
             raise
 

@@ -127,6 +127,13 @@ def test_pipes_devices_and_loops_are_no_files(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / ("a" * 300))
 
 
+def test_a_part_in_letters_that_nobody_knows_is_damage(tmp_path: Path) -> None:
+    parts = seeds.xlsx_parts("<row/>")
+    parts["xl/workbook.xml"] = f'<?xml version="1.0" encoding="NaN"?>{parts["xl/workbook.xml"]!s}'
+    (tmp_path / "unknown.xlsx").write_bytes(seeds.zipped(parts))
+    assert "is damaged" in refusal(tmp_path / "unknown.xlsx")
+
+
 def test_pictures_in_a_workbook_are_not_unpacked(tmp_path: Path) -> None:
     (tmp_path / "pictures.xlsx").write_bytes(crafted.GALLERY["bomb beside the sheet"]())
     assert len(find_pairs(tmp_path / "pictures.xlsx").pairs) == 5

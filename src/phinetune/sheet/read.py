@@ -47,7 +47,7 @@ _FOREIGN_ZIPS = {
 }
 # What zipfile and the XML parser raise for a damaged archive; OSError is for bzip2.
 _DAMAGE = (
-    BadZipFile, zlib.error, LZMAError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, ExpatError,
+    BadZipFile, zlib.error, LZMAError, OSError, EOFError, LookupError, NotImplementedError, RuntimeError, ExpatError,
     ValueError,
 )  # fmt: skip
 _EXPORT_HINT = "Open it in the program it comes from and export the table as .xlsx or .csv."
