@@ -61,7 +61,7 @@ def test_what_peft_writes_is_taken_whole(adapter):
     ],
 )  # fmt: skip
 def test_what_lies_is_refused_before_anything_is_built(adapter, values, message):
-    with pytest.raises(ModelError, match=r"") as caught:
+    with pytest.raises(ModelError) as caught:
         lora.load_adapter(toys.phi(), adapter(**values))
     assert message in caught.value.message
 

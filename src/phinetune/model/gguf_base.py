@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from phinetune.errors import ModelError
-from phinetune.model.gguf_config import ROPE_FACTORS, read_config
+from phinetune.model.gguf_config import ROPE_FACTORS, read_config, refuse_absurd
 from phinetune.model.gguf_file import GgufFile, StoredTensor, open_gguf
 from phinetune.model.gguf_names import FUSED, FUSED_PARTS, NAMES, TensorNames, deinterleave
 from phinetune.model.gguf_tokenizer import read_tokenizer
@@ -88,6 +88,7 @@ def load_gguf(
     """
     file = open_gguf(path)
     config = read_config(file)
+    refuse_absurd(file, config)
     tokenizer = read_tokenizer(file)
     tokenizer.model_max_length = config.max_position_embeddings
     with torch.device("meta"):

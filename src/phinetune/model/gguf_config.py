@@ -61,6 +61,20 @@ def read_config(file: GgufFile) -> PreTrainedConfig:
     return _phi(entries, shared) if entries.architecture == "phi2" else _llama(entries, shared)
 
 
+def refuse_absurd(file: GgufFile, config: PreTrainedConfig) -> None:
+    """Before a model is built: a header may ask for a billion layers. Raises ModelError when there is no room for them.
+
+    Every layer has tensors of its own, and matrices of its width.
+    """
+    numbers = sum(tensor.size for tensor in file.tensors.values())
+    layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    if layers > len(file.tensors) or layers * width * max(width, inner) > numbers:
+        raise ModelError(
+            f"{file.path} asks for {layers:,} layers of {width:,} and {inner:,} numbers, and has {numbers:,} in all.",
+            "The file is damaged or incomplete: download it again or convert the model again.",
+        )
+
+
 class _Entries:
     """The metadata of one architecture: `number("block_count")` is `phi2.block_count`."""
 

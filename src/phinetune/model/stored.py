@@ -23,7 +23,7 @@ from phinetune.errors import ModelError
 from phinetune.model.adapter_config import read_adapter_config
 from phinetune.model.folder import check_folder, damage_in, weight_files
 from phinetune.model.gguf_base import stored_weights
-from phinetune.model.gguf_config import read_config
+from phinetune.model.gguf_config import read_config, refuse_absurd
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
 from phinetune.model.lora import read_weights
@@ -52,6 +52,7 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
     if path.is_file():
         file = open_gguf(path)
         config, tokenizer = read_config(file), read_tokenizer(file)
+        refuse_absurd(file, config)
     elif (path / "config.json").is_file():
         check_folder(path)
         with damage_in(path):
