@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TORTURE = Path(__file__).parents[1] / "torture"
+TORTURE = Path(__file__).parents[2] / "torture"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits on memory as Linux has them")
 
