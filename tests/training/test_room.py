@@ -209,10 +209,17 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again(tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit that Linux holds")
 def test_a_process_that_may_take_no_more_memory_goes_on_in_smaller_rows():
-    """RLIMIT_AS: the allocator itself refuses, in a process of its own. A row of 16 pairs takes some 250 MB there."""
+    """RLIMIT_AS: the allocator itself refuses, in a process of its own. A row of 16 pairs takes some 250 MB there; how
+    much of it the process has already depends on the machine and its threads, so several limits are tried.
+    """
     script = Path(__file__).parents[2] / "torture" / "recover.py"
-    command = [sys.executable, str(script), "--limited", "200"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    told = json.loads(done.stdout)
-    assert set(told["warned"]) == {"out_of_memory"}
-    assert (told["ended"], told["steps"], told["sound"]) == ("finished", 2, True)
+    for megabytes in (200, 260, 330, 400, 150):
+        command = [sys.executable, str(script), "--limited", str(megabytes)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        told = json.loads(done.stdout)
+        assert told["ended"] in ("finished", "does not fit")
+        assert told["sound"]
+        if told["ended"] == "finished" and set(told["warned"]) == {"out_of_memory"}:
+            assert told["steps"] == 2
+            return
+    pytest.fail("no limit was met with smaller rows")
