@@ -80,16 +80,17 @@ def _give(stream: IO[bytes], data: bytes) -> None:
 def _collect(lines: IO[bytes], kind: Kind, file: str) -> list[Part] | None:
     """What was read; None when the reader died on the way."""
     parts: list[Part] = []
-    size = 0
-    for count, line in enumerate(_lines(lines)):
+    size = count = 0
+    for line in _lines(lines):
         size += len(line)
         if count > _MOST_ROWS:
             raise too_large(file, f"it has more than {_MOST_ROWS:,} rows")
         if size > _MOST_OUTPUT:
             raise too_large(file, f"the text in it is more than {_MOST_OUTPUT >> 20} MiB")
         match json.loads(line):
-            case [number, cells]:
-                parts[-1].rows.append((number, cells))
+            case [*rows]:
+                parts[-1].rows += rows
+                count += len(rows)
             case {"sheet": name, "hidden": hidden}:
                 parts.append(Part(name, hidden))
             case {"error": "password"}:

@@ -1,6 +1,6 @@
-"""A program of its own: a workbook or Parquet file comes in at stdin, its rows go out at stdout, a JSON array a line.
+"""A program of its own: a workbook or Parquet file comes in at stdin, its rows go out at stdout, JSON by the line.
 
-    {"sheet": "FAQ", "hidden": false}          [4, ["Question", "Answer"]]          …          {"end": true}
+    {"sheet": "FAQ", "hidden": false}    [[4, ["Question", "Answer"]], [5, …], …]    …    {"end": true}
 
 Run by `apart`. The readers are written in Rust and C++: a file made for it makes them run for ever, ask for all memory,
 or end the whole process, and none of this can be caught. Here it hits nobody else. Imports nothing of ours, as every
@@ -11,10 +11,12 @@ import datetime
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
+
+_TOGETHER = 100  # rows in a line: line by line, 11,000 rows take 0.1 s more
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def _workbook(data: bytes) -> None:
             _tell({"sheet": about.name, "hidden": about.visible is not SheetVisibleEnum.Visible})
             sheet = workbook.get_sheet_by_name(about.name)
             left = [""] * (sheet.start[1] if sheet.start else 0)
-            _tell_rows(enumerate((left + row for row in sheet.iter_rows()), start=1))
+            _tell_rows(_filled(left + row for row in sheet.iter_rows()))
 
 
 def _parquet(data: bytes) -> None:
@@ -57,16 +59,22 @@ def _parquet(data: bytes) -> None:
     file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
     _tell({"sheet": None, "hidden": False})
     batches = file.iter_batches(batch_size=1024, use_threads=False)
-    for number, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
-        _tell([number, record])
+    _tell_rows(enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1))
 
 
-def _tell_rows(rows: Iterable[tuple[int, list[Any]]]) -> None:
-    for number, cells in rows:
+def _filled(rows: Iterable[list[Any]]) -> Iterator[tuple[int, list[Any]]]:
+    """The numbered rows without their empty ends; none that is empty throughout."""
+    for number, cells in enumerate(rows, start=1):
         while cells and cells[-1] == "":
             cells.pop()
         if cells:
-            _tell([number, cells])
+            yield number, cells
+
+
+def _tell_rows(rows: Iterable[tuple[int, Any]]) -> None:
+    remaining = iter(rows)
+    while some := list(islice(remaining, _TOGETHER)):
+        _tell(some)
 
 
 def _tell(value: Any) -> None:
