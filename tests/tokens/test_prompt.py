@@ -67,3 +67,9 @@ def test_an_answer_ends_where_the_model_opens_a_next_question():
 
 def test_line_breaks_typed_in_a_shell_are_understood():
     assert unescape(r"User: {question}\nAssistant:\t{answer}") == "User: {question}\nAssistant:\t{answer}"
+
+
+def test_a_template_as_long_as_a_book_is_refused_in_a_few_lines():
+    with pytest.raises(SettingsError) as caught:
+        PromptTemplate("a" * 100_000 + "{b}" * 10_000)
+    assert len(caught.value.message) < 1500

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from phinetune.errors import SettingsError
 from phinetune.settings import DEFAULT_TEMPLATE
 
+_LONGEST_SHOWN = 500  # characters of a template in a message
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
@@ -35,7 +36,7 @@ class PromptTemplate:
             problems.append("{question} must come before {answer}")
         if problems:
             raise SettingsError(
-                f"The template {self.text!r} cannot be used: {'; '.join(problems)}.",
+                f"The template {_short(repr(self.text))} cannot be used: {_short('; '.join(problems))}.",
                 'Write one such as "User: {question}\\nAssistant: {answer}".',
             )
 
@@ -67,6 +68,10 @@ class PromptTemplate:
         for stop in self.stop_strings():
             text = text.partition(stop)[0]
         return text.removesuffix(self.tail).strip()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"
 
 
 def unescape(template: str) -> str:
