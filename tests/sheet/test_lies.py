@@ -61,6 +61,7 @@ def test_honest_files_of_every_kind_are_read(name: str, tmp_path: Path) -> None:
         ("xlsb stray cell inside", "is too large"),
         ("parquet absurd length", "is damaged"),
         ("understated by 64 MiB", "is "),
+        ("hundred thousand sheets", "is too large: it has 100,000 sheets"),
         ("bomb of blanks", "is too large: it unpacks to 100 MiB"),
         ("billion laughs in the strings", "is "),
         ("external entity", "is damaged"),

@@ -25,8 +25,8 @@ _PROGRAM = Path(__file__).with_name("reader_process.py")
 _MEMORY = 1 << 30  # bytes
 _MOST_OUTPUT = 256 << 20  # characters of text in the sheets: half a million pages
 _MOST_ROWS = 1_200_000  # a full sheet of Excel's, and some
-_SECONDS, _SECONDS_PER_MEGABYTE = 6, 2  # of computing, for a file of no size and for each megabyte
-_WAITING = 5  # times as long on the clock, where others compute too
+_SECONDS, _SECONDS_PER_MEGABYTE = 5, 2  # of computing, for a file of no size and for each megabyte
+_WAITING = 3  # times as long on the clock, where others compute too
 
 Kind = Literal["workbook", "parquet"]
 

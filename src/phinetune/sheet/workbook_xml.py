@@ -26,6 +26,7 @@ _MAX_CELLS = 20_000_000
 
 _LAST_ROW, _LAST_COLUMN = 1_048_576, 16_384
 
+_MAX_SHEETS = 1_000
 _MAX_TAGS = 16_000_000  # a full sheet of three columns; 5 s to look through
 _STRETCH = 4 << 20  # bytes looked at together: all references of a full sheet at once would take half a gigabyte
 _LONGEST_REFERENCE = 16
@@ -41,6 +42,8 @@ def find_faults(archive: ZipFile, file: str) -> dict[str, CellFaults]:
     """
     of_part: dict[str, CellFaults] = {}
     sheets = _worksheets(archive)
+    if len(sheets) > _MAX_SHEETS:
+        raise too_large(file, f"it has {len(sheets):,} sheets")
     for name, part in sheets.items():
         if part not in of_part:
             of_part[part] = _faults_in(_unpack(archive, part), name, file)
