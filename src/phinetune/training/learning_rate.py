@@ -36,6 +36,7 @@ from phinetune.training.step import (
     make_optimizer,
     move_weights,
     step_gradients,
+    step_seed,
     validation_loss,
 )
 
@@ -111,7 +112,7 @@ class Search:
 
             def gradients(pairs_per_row: int, chosen: list[Example] = chosen, step: int = step) -> StepResult:
                 rows = micro_batches(chosen, pairs_per_row)
-                norm, seed = settings.max_grad_norm, settings.seed * 1_000_003 + step
+                norm, seed = settings.max_grad_norm, step_seed(settings.seed, step)
                 return step_gradients(row_loss, parameters, rows, max_grad_norm=norm, seed=seed, loss_scale=scale)
 
             result = yield from room.for_step(step, gradients)

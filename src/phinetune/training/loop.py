@@ -27,7 +27,15 @@ from phinetune.training.progress import Progress
 from phinetune.training.recovery import Recovery, reason_to_skip, trouble_with_steps, was_skipped, weights_are_finite
 from phinetune.training.room import Room
 from phinetune.training.schedule import Schedule, plan
-from phinetune.training.step import LossScale, StepResult, make_optimizer, move_weights, step_gradients, validation_loss
+from phinetune.training.step import (
+    LossScale,
+    StepResult,
+    make_optimizer,
+    move_weights,
+    step_gradients,
+    step_seed,
+    validation_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ class _Run:
                 self.parameters,
                 micro_batches(chosen, pairs_per_row),
                 max_grad_norm=self.settings.max_grad_norm,
-                seed=_step_seed(self.settings.seed, step),
+                seed=step_seed(self.settings.seed, step),
                 loss_scale=scale,
             )
             return result, scale
@@ -273,8 +281,3 @@ def _start(
         recovery=Recovery(model, optimizer, checkpoints, progress, resumed.best if resumed is not None else {}),
     )
     return run, resumed.warning if resumed is not None else None
-
-
-def _step_seed(seed: int, step: int) -> int:
-    # Consecutive seeds of the generator give unrelated streams; the product keeps runs of different seeds apart.
-    return seed * 1_000_003 + step

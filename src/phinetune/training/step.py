@@ -154,3 +154,9 @@ def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device
 
 def _loss(row_loss: RowLoss, batch: Batch) -> torch.Tensor:
     return row_loss(batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """What decides the dropout of a step."""
+    # Consecutive seeds of the generator give unrelated streams; the product keeps runs of different seeds apart.
+    return seed * 1_000_003 + step
