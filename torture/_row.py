@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 HEADER = "| what | tried | survived | seconds |\n|---|---|---|---|"
@@ -24,6 +26,21 @@ class Row:
 
     def __str__(self) -> str:
         return f"| {self.what} | {self.tried} | {self.survived} | {self.seconds:.0f} |"
+
+
+def row_of(what: str, attempts: Iterator[str]) -> Row:
+    """Make the attempts; each is "where: what was wrong", with nothing after the colon when it survived."""
+    start = time.monotonic()
+    results = list(attempts)
+    failures = [result for result in results if not result.endswith(": ")]
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return row_since(start, what, len(results), failures)
+
+
+def row_since(start: float, what: str, tried: int, failures: Sequence[str]) -> Row:
+    """The row of what began at `start` (of time.monotonic) and failed so often."""
+    return Row(what, tried, tried - len(failures), time.monotonic() - start, tuple(failures))
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,14 @@ from typing import Any
 
 # Functions of the product whose calls are points of their own: module, name, point.
 PHASES = (
-    ("phinetune.api.train", "_read_sheet", "reading"),
+    ("phinetune.api.train", "read_sheet", "reading"),
     ("phinetune.api.train", "load_base", "loading"),
     ("phinetune.training.loop", "step_gradients", "step"),
     ("phinetune.training.loop", "validation_loss", "validation"),
 )
 # What is being done, told by the innermost function of these on the stack.
 DOING = {
-    "_read_sheet": "reading",
+    "read_sheet": "reading",
     "load_base": "loading",
     "begin_anew": "making room",
     "keep_pairs": "pairs",
@@ -160,11 +161,14 @@ def _child(arguments: list[str], log: Path, wound: Wound) -> int:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    wound.install()
     try:
+        wound.install()
         main(arguments)
     except SystemExit as left:
         return int(left.code or 0)
+    except BaseException:  # of the torture itself, too: nothing else would show it
+        traceback.print_exc()
+        raise
     finally:
         wound.close()
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _row import Row, parser, report
+from _row import parser, report, row_of
 from _toy import make_base, make_sheet
 from _wound import Fault, run, warm_up
 
@@ -48,22 +48,27 @@ def main() -> int:
             code = run([*command, "--out", str(out), *flags], log, fault=fault)
             return code, log.read_text(errors="replace")
 
-        train(folder / "whole")
+        code, said = train(folder / "whole")
+        if code:
+            print(said, file=sys.stderr)
+            return 1
         expected = (folder / "whole" / "model" / ADAPTER).read_bytes()
         used = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
         faults = [(phase, reason, forever) for phase in PHASES for reason in REASONS for forever in (False, True)]
         if chosen.short:
             faults = [("checkpoint", "full", False), ("figures", "read-only", True), ("model", "full", True)]
         rows = [
-            _row("a write fails, once or from then on, by phase and reason", _failing(folder, train, expected, faults))
+            row_of(
+                "a write fails, once or from then on, by phase and reason", _failing(folder, train, expected, faults)
+            )
         ]
         if _may_mount(folder):
             sizes = [0.3, 0.7] if chosen.short else [i / 20 for i in range(1, 24)]
-            rows.append(_row("small file system that fills up", _filling(folder, train, expected, used, sizes)))
+            rows.append(row_of("small file system that fills up", _filling(folder, train, expected, used, sizes)))
         times = 1 if chosen.short else 8
         if _may_forbid(folder):
-            rows.append(_row("write permission lost during the run", _forbidden(folder, train, expected, times)))
-        rows.append(_row("run folder removed during the run", _removed(folder, train, expected, times, pick)))
+            rows.append(row_of("write permission lost during the run", _forbidden(folder, train, expected, times)))
+        rows.append(row_of("run folder removed during the run", _removed(folder, train, expected, times, pick)))
     return report(rows, as_json=chosen.json)
 
 
@@ -182,15 +187,6 @@ def _small_disk(place: Path, size: int) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=False)
-
-
-def _row(what: str, attempts: Iterator[str]) -> Row:
-    start = time.monotonic()
-    results = list(attempts)
-    failures = tuple(result for result in results if not result.endswith(": "))
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return Row(what, len(results), len(results) - len(failures), time.monotonic() - start, failures)
 
 
 if __name__ == "__main__":

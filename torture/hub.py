@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import toys
-from _row import Row, parser, report
+from _row import Row, parser, report, row_since
 from toy_hub import NAME, Hub, read_files
 
 TOKEN = "hf_notAnyonesTokenJustLetters"
@@ -117,7 +116,7 @@ def _faults(scene: Scene, short: bool) -> Row:
     for fault in chosen:
         if wrong := _one(scene, fault):
             failures.append(f"{fault.what}: {wrong}")
-    return _row("hub: each fault in its own words, then the same command finishes", len(chosen), start, failures)
+    return row_since(start, "hub: each fault in its own words, then the same command finishes", len(chosen), failures)
 
 
 def _one(scene: Scene, fault: Fault) -> str:
@@ -176,10 +175,8 @@ def _goes_on(scene: Scene) -> Row:
     resumed = [asked for _, path, asked in hub.requests if path.endswith(".safetensors") and asked]
     if not wrong and len(resumed) != 1:
         wrong = f"{len(resumed)} requests for the rest"
-    failures = (wrong,) if wrong else ()
-    return Row(
-        "hub: connection broken once, gone on by Range", 1, 1 - len(failures), time.monotonic() - start, failures
-    )
+    failures = [wrong] if wrong else []
+    return row_since(start, "hub: connection broken once, gone on by Range", 1, failures)
 
 
 def _from_the_cache(scene: Scene, short: bool) -> Row:
@@ -195,10 +192,7 @@ def _from_the_cache(scene: Scene, short: bool) -> Row:
         (home / "out").rename(home / f"out-{number}")
         if wrong := _finished(scene.train(home, hub.endpoint), home):
             failures.append(f"{fault}: {wrong}")
-    seconds = time.monotonic() - start
-    return Row(
-        "hub: the model is here, the hub is not", len(faults), len(faults) - len(failures), seconds, tuple(failures)
-    )
+    return row_since(start, "hub: the model is here, the hub is not", len(faults), failures)
 
 
 def _garbage(scene: Scene) -> Row:
@@ -212,7 +206,7 @@ def _garbage(scene: Scene) -> Row:
         if wrong := _finished(scene.train(home, hub.endpoint), home):
             failures.append(f"{name}, mended: {wrong}")
         hub.close()
-    return _row("hub: garbage in the repository, told and mended", 3, start, failures)
+    return row_since(start, "hub: garbage in the repository, told and mended", 3, failures)
 
 
 def _pickles_alone(scene: Scene) -> Row:
@@ -222,11 +216,7 @@ def _pickles_alone(scene: Scene) -> Row:
     if not wrong and hub.asked_for("pytorch_model.bin"):
         wrong = "the pickle was asked for"
     hub.close()
-    return _row("hub: pickled weights alone, refused unasked for", 1, start, [wrong] if wrong else [])
-
-
-def _row(what: str, tried: int, start: float, failures: Sequence[str]) -> Row:
-    return Row(what, tried, tried - len(failures), time.monotonic() - start, tuple(failures))
+    return row_since(start, "hub: pickled weights alone, refused unasked for", 1, [wrong] if wrong else [])
 
 
 if __name__ == "__main__":

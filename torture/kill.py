@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _row import Row, parser, report
+from _row import Row, parser, report, row_of
 from _toy import differences, make_base, make_sheet, what_counts
 from _wound import run, warm_up
 
@@ -115,7 +115,7 @@ def _killed_once(course: Course, expected: dict[str, str], wounds: list[tuple[st
             )
 
     phases = len({doing for _, doing in wounds})
-    return _row(f"killed at one of {len(wounds)} points in {phases} phases, then --resume", attempts())
+    return row_of(f"killed at one of {len(wounds)} points in {phases} phases, then --resume", attempts())
 
 
 def _killed_often(
@@ -131,7 +131,7 @@ def _killed_often(
                 course.train(out, *(["--resume"] if place else []), wound=wound)
             yield f"{', '.join(wounds)}: " + _resumed(course, expected, out)
 
-    return _row("killed four times in a row, then --resume", attempts())
+    return row_of("killed four times in a row, then --resume", attempts())
 
 
 def _killed_by_the_clock(course: Course, expected: dict[str, str], times: int, pick: random.Random) -> Row:
@@ -153,7 +153,7 @@ def _killed_by_the_clock(course: Course, expected: dict[str, str], times: int, p
                     process.wait()
                 yield f"after {seconds:.2f} s: " + _resumed(course, expected, out)
 
-    return _row("killed by the clock in a process of its own, then --resume", attempts())
+    return row_of("killed by the clock in a process of its own, then --resume", attempts())
 
 
 def _killed_while_overwriting(course: Course, expected: dict[str, str], times: int, pick: random.Random) -> Row:
@@ -178,7 +178,7 @@ def _killed_while_overwriting(course: Course, expected: dict[str, str], times: i
             yield f"{point}: " + "; ".join(wrong + differences(expected, out))
             shutil.rmtree(out)
 
-    return _row("killed while replacing another run with --overwrite", attempts())
+    return row_of("killed while replacing another run with --overwrite", attempts())
 
 
 def _vanished_machine(course: Course, expected: dict[str, str], times: int, pick: random.Random) -> Row:
@@ -205,7 +205,7 @@ def _vanished_machine(course: Course, expected: dict[str, str], times: int, pick
             wrong = _but_for_checkpoints(expected, out) + _but_for_checkpoints(expected, mirror)
             yield f"{wound}: " + "; ".join([*([f"exit {again}: {course.said()}"] if again else []), *wrong])
 
-    return _row("killed and its folder gone, then --resume from --mirror", attempts())
+    return row_of("killed and its folder gone, then --resume from --mirror", attempts())
 
 
 def _mixture(out: Path, old: Path, new: Path) -> str:
@@ -234,16 +234,6 @@ def _resumed(course: Course, expected: dict[str, str], out: Path) -> str:
     wrong = differences(expected, out)
     shutil.rmtree(out, ignore_errors=True)
     return f"exit {code}: {course.said()}" if code else "; ".join(wrong)
-
-
-def _row(what: str, attempts: Iterator[str]) -> Row:
-    """Each attempt is "where: what was wrong", with nothing after the colon when it survived."""
-    start = time.monotonic()
-    results = list(attempts)
-    failures = tuple(result for result in results if not result.endswith(": "))
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return Row(what, len(results), len(results) - len(failures), time.monotonic() - start, failures)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import torch
 import toys
-from _row import Row, parser, report
+from _row import Row, parser, report, row_since
 from allocator import FailingAllocator
 
 from phinetune.errors import PhinetuneError
@@ -140,7 +140,7 @@ def _in_every_product(folder: Path, stride: int) -> Row:
             failures.append(f"product {product}: other weights than with smaller rows")
         product += stride
     what = "memory refused in one product of a step, forth and back: the run of smaller rows, bit for bit"
-    return _row(what, tried, start, failures)
+    return row_since(start, what, tried, failures)
 
 
 def _for_real(short: bool) -> Row:
@@ -158,7 +158,7 @@ def _for_real(short: bool) -> Row:
         if told["ended"] not in ("finished", "does not fit") or not told["sound"]:
             failures.append(f"{limit} MB: {told}")
         print(f"{limit} MB: {told['ended']}, {told['steps']} steps, warned {told['warned']}", file=sys.stderr)
-    return _row("memory limited for real: finished, or told what it takes", len(limits), start, failures)
+    return row_since(start, "memory limited for real: finished, or told what it takes", len(limits), failures)
 
 
 def _train_limited(megabytes: int) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _flips(folder: Path, last: int) -> Row:
         taken = [event.step for event in run.checkpoints.history(12) if isinstance(event, StepDone)]
         if not run.is_sound or len(run.of(RolledBack)) != 1 or taken != list(range(1, 13)):
             failures.append(f"after step {step}: {[type(event).__name__ for event in run.events][-5:]}")
-    return _row("a weight that becomes no number: back, and on at half the rate", last, start, failures)
+    return row_since(start, "a weight that becomes no number: back, and on at half the rate", last, failures)
 
 
 def _unreadable(folder: Path) -> Row:
@@ -223,9 +223,7 @@ def _unreadable(folder: Path) -> Row:
         run = Run(folder / str(dtype), base=base, odd=LETTER)
         if not run.is_sound or len(run.of(StepSkipped)) != 3 or run.of(RolledBack):
             failures.append(f"{dtype}: {len(run.of(StepSkipped))} skipped, {len(run.of(RolledBack))} returns")
-    return Row(
-        "a pair without numbers: its steps skipped", 3, 3 - len(failures), time.monotonic() - start, tuple(failures)
-    )
+    return row_since(start, "a pair without numbers: its steps skipped", len(formats), failures)
 
 
 def _normal(folder: Path, seeds: int) -> Row:
@@ -238,11 +236,7 @@ def _normal(folder: Path, seeds: int) -> Row:
             steps += len(run.of(StepDone))
             if run.of(StepSkipped) or run.of(RolledBack):
                 failures.append(f"seed {seed}, rate {rate}: {[event.step for event in run.of(StepSkipped)]}")
-    return _row(f"normal runs, {steps:,} steps: none skipped", seeds * len(rates), start, failures)
-
-
-def _row(what: str, tried: int, start: float, failures: Sequence[str]) -> Row:
-    return Row(what, tried, tried - len(failures), time.monotonic() - start, tuple(failures))
+    return row_since(start, f"normal runs, {steps:,} steps: none skipped", seeds * len(rates), failures)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def test_everything_survives(name):
     command = [sys.executable, str(TORTURE / f"{name}.py"), "--short", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads do not survive a fork
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert done.stdout, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert len(rows) >= 2
     for row in rows:
