@@ -8,6 +8,7 @@ import toys
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from phinetune.model import lora
+from phinetune.model.attend import attention_kind
 from phinetune.model.find_shape import KNOWN
 from phinetune.model.footprint import Computing, Row, check_footprint, footprint, kept_bytes, step_footprint
 from phinetune.model.rows import fast_row_loss
@@ -51,7 +52,8 @@ def test_what_is_counted_is_what_autograd_keeps(make, dtype, documents):
     examples = [Example(tuple(i % 400 for i in range(n)), n - a, 1) for n, a in documents]
     kept = _kept(adapted, lay_out(examples))
     row = Row(tuple(n for n, _ in documents), sum(a for _, a in documents))
-    computing = Computing(dtype.itemsize, on_gpu=False, attention="blocks", recompute=False)
+    attention = attention_kind(torch.device("cpu"), dtype, shape.head_dim)
+    computing = Computing(dtype.itemsize, on_gpu=False, attention=attention, recompute=False)
     of_the_loss = row.answer_tokens * shape.hidden * dtype.itemsize  # its gradient, which the plan counts to the logits
     counted = kept_bytes(shape, adapter_shape(shape, 4, "all"), row, computing) + of_the_loss
     assert counted == pytest.approx(kept, rel=0.02)
@@ -62,7 +64,7 @@ def _phi2():
     return shape, adapter_shape(shape, 16, "all")
 
 
-BF16 = Computing(2, on_gpu=False, attention="blocks", recompute=False)
+BF16 = Computing(2, on_gpu=False, attention="bands", recompute=False)
 FP32 = Computing(4, on_gpu=False, attention="blocks", recompute=False)
 
 
@@ -93,8 +95,8 @@ def test_a_measured_peak_of_phi2_is_met():
         (2, 1024, 512, BF16, 2.78),
         (16, 32, 16, FP32, 1.94),
         (4, 512, 256, FP32, 4.19),
-        (4, 512, 256, Computing(2, False, "blocks", recompute=True), 1.80),
-        (1, 1024, 900, Computing(2, False, "blocks", recompute=True), 3.25),
+        (4, 512, 256, Computing(2, False, "bands", recompute=True), 1.80),
+        (1, 1024, 900, Computing(2, False, "bands", recompute=True), 3.25),
     ],
 )
 def test_measured_peaks_of_smollm2_are_met(documents, length, answer, computing, peak):
@@ -105,7 +107,7 @@ def test_measured_peaks_of_smollm2_are_met(documents, length, answer, computing,
 
 
 def test_recomputing_keeps_little_and_never_helps_the_check():
-    row, again = Row((512,) * 4, 1000), Computing(2, False, "blocks", recompute=True)
+    row, again = Row((512,) * 4, 1000), Computing(2, False, "bands", recompute=True)
     assert step_footprint(*_phi2(), row, again).activations < step_footprint(*_phi2(), row, BF16).activations / 8
     assert check_footprint(*_phi2(), row, again) == check_footprint(*_phi2(), row, BF16)
 

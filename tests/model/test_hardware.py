@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from phinetune.errors import SettingsError
 from phinetune.model import hardware
-from phinetune.model.device import dtype_name, pick_device, pick_dtype, total_memory_bytes
+from phinetune.model.attend import attention_kind
+from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype, total_memory_bytes
 from phinetune.model.find_shape import KNOWN
 from phinetune.model.hardware import pick, rate, step_flop
 from phinetune.model.shape import adapter_shape, read_shape
@@ -30,6 +32,12 @@ def test_named_devices_need_none_here():
     assert (pick("t4").dtype, pick("T4").attention("fp16")) == ("fp16", "blocks")
     assert (pick("a100").dtype, pick("h100").attention("bf16")) == ("bf16", "flash")
     assert pick("h100").attention("fp32") == "blocks"
+
+
+def test_attention_on_a_cpu_is_what_training_takes_there():
+    device = pick("cpu")
+    for name, dtype in DTYPES.items():
+        assert device.attention(name) == attention_kind(torch.device("cpu"), dtype, 64)
 
 
 def test_an_unknown_device_lists_those_there_are():

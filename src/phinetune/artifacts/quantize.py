@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from phinetune.errors import SettingsError
-from phinetune.model.ops.native import compiled
+from phinetune.model.compiler import compiled
 
 Kind: TypeAlias = gguf.GGMLQuantizationType
 _File: TypeAlias = gguf.LlamaFileType
@@ -153,7 +153,7 @@ def _native_q4_0() -> ctypes.CDLL | None:
     """q4_0.c; the numbers of a model are finite, which lets the compiler put eight or sixteen side by side."""
     vectors = ("-O3", "-march=native", "-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math")
     exact = ("-ffp-contract=off", "-fno-math-errno", "-fassociative-math", "-fPIC")
-    return compiled(Path(__file__).with_name("q4_0.c"), (*vectors, *exact))
+    return compiled([Path(__file__).with_name("q4_0.c")], (*vectors, *exact))
 
 
 def _pack_q4_0(library: ctypes.CDLL, rows: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -19,7 +19,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import DynamicCache, PreTrainedModel
 
 from phinetune.model import layers
-from phinetune.model.documents import document_attention_by_blocks, lay_out_documents, rotate
+from phinetune.model.attend import attend_within_documents
+from phinetune.model.documents import rotate
 
 _SPARE = 32  # tokens a line is lengthened by when it is full
 
@@ -57,19 +58,19 @@ class FastDecoder:
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         lengths = [len(prompt) for prompt in prompts]
-        layout = lay_out_documents(lengths, self.heads, self.kv_heads, self.head_dim, self.device)
         ids = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
         positions = torch.cat([torch.arange(length) for length in lengths]).to(self.device)
         line = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths)).to(self.device)
         cos, sin = layers.rotation(self.model, positions)
+        within = attend_within_documents(self.model, positions, lengths)
         shape = (len(prompts), self.kv_heads, max(lengths) + _SPARE, self.head_dim)
         self.keys, self.values = [], []
 
-        def attend(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+        def attend(index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
             for store, rows in ((self.keys, rotate(self._split(k), cos, sin)), (self.values, self._split(v))):
                 store.append(rows.new_zeros(shape))  # zeros: what is not filled is masked out, but must be finite
                 store[-1][line, :, positions] = rows
-            return document_attention_by_blocks(q, k, v, cos, sin, layout, self.head_dim**-0.5)
+            return within(index, q, k, v)
 
         self.lengths = torch.tensor(lengths, device=self.device)
         return self._logits(layers.hidden_states(self.model, ids, attend, self.lengths.cumsum(0) - 1))

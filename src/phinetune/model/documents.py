@@ -20,8 +20,6 @@ from typing import Any
 import torch
 
 from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
-from phinetune.model.ops import ops_for
-from phinetune.model.ops.plain import rotate_
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class DocumentAttention(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         head_dim = q.shape[1] // layout.heads
-        blocks = ops_for(q).fill_blocks(q, k, v, cos, sin, layout.fill, head_dim)
+        blocks = _fill_blocks(q, k, v, cos, sin, layout.fill, head_dim)
         answers = blocks.new_empty(layout.fill_answers.shape[0], head_dim)
         kept = []
         for block in layout.blocks:
@@ -132,14 +130,13 @@ class DocumentAttention(torch.autograd.Function):
                 kept.append(probability if keep else None)
         ctx.save_for_backward(blocks, cos, sin, *kept)
         ctx.layout, ctx.scaling = layout, scaling
-        return ops_for(q).take_rows(answers, layout.back_answers, q.dtype).view(q.shape)
+        return _take_rows(answers, layout.back_answers, q.dtype).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         blocks, cos, sin, *kept = ctx.saved_tensors
         layout, head_dim = ctx.layout, blocks.shape[1]
-        ops = ops_for(gradients[0])
-        g_answers = ops.fill_rows(gradients[0].reshape(-1, head_dim), layout.fill_answers)
+        g_answers = _fill_rows(gradients[0].reshape(-1, head_dim), layout.fill_answers)
         g_blocks = torch.empty_like(blocks)
         probabilities = iter(kept)
         for block in layout.blocks:
@@ -156,7 +153,7 @@ class DocumentAttention(torch.autograd.Function):
                 torch.bmm(g_scores, key[part], out=g_query[part])
                 torch.bmm(g_scores.transpose(1, 2), query[part], out=g_key[part])
         counts = (layout.heads, layout.kv_heads, layout.kv_heads)
-        g_q, g_k, g_v = ops.take_gradients(g_blocks, cos, sin, layout.back, counts, gradients[0].dtype)
+        g_q, g_k, g_v = _take_gradients(g_blocks, cos, sin, layout.back, counts, gradients[0].dtype)
         return g_q, g_k, g_v, None, None, None, None
 
 
@@ -176,7 +173,7 @@ def document_attention_by_blocks(
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Every head [T, heads, d] turned by its token's angles, computed in fp32; no gradient."""
     wide = heads.to(torch.float32, copy=True)
-    rotate_(wide, cos, sin)
+    _rotate_(wide, cos, sin)
     return wide.to(heads.dtype)
 
 
@@ -197,3 +194,57 @@ def _parts(block: Block, query: torch.Tensor) -> Iterator[slice]:
 
 def _probability(query: torch.Tensor, key: torch.Tensor, block: Block, scaling: float) -> torch.Tensor:
     return torch.baddbmm(block.causal, query, key.transpose(1, 2), alpha=scaling).softmax(-1)
+
+
+def _fill_blocks(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    fill: torch.Tensor,
+    head_dim: int,
+) -> torch.Tensor:
+    """Head rows `fill` [N] of q, k and v [T, heads d], side by side, q and k turned -> [N, d] in fp32."""
+    row = torch.cat([q, k, v], dim=1).float().view(q.shape[0], -1, head_dim)
+    _rotate_(row[:, : (q.shape[1] + k.shape[1]) // head_dim], cos, sin)
+    return row.view(-1, head_dim).index_select(0, fill)
+
+
+def _take_gradients(
+    blocks: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    back: torch.Tensor,
+    heads: Sequence[int],
+    dtype: torch.dtype,
+) -> list[torch.Tensor]:
+    """The way back of `_fill_blocks` for gradients [N, d]: [T, heads d] each for q, k and v in `dtype`."""
+    row = blocks.index_select(0, back).view(cos.shape[0], -1, blocks.shape[1])
+    _rotate_(row[:, : heads[0] + heads[1]], cos, -sin)
+    return [part.to(dtype).flatten(1) for part in torch.split(row, list(heads), dim=1)]
+
+
+def _take_rows(blocks: torch.Tensor, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rows `places` of blocks [N, d] in `dtype`."""
+    return blocks.index_select(0, places).to(dtype)
+
+
+def _fill_rows(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Rows `places` of rows [R, d] in fp32; place R is a row of zeros."""
+    padded = torch.zeros(rows.shape[0] + 1, rows.shape[1], device=rows.device)
+    padded[:-1] = rows
+    return padded.index_select(0, places)
+
+
+def _rotate_(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Turn every head [T, heads, d] in place by its token's angles [T, d'/2]; with -sin, turn it back.
+
+    The first d' numbers of a head are turned, halves paired as in transformers (Su et al., 2021, "RoFormer").
+    """
+    half = cos.shape[1]
+    cos, sin = cos[:, None], sin[:, None]
+    first, second = heads[..., :half], heads[..., half : 2 * half]
+    carried = first * sin
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).add_(carried)

@@ -18,7 +18,7 @@ from typing import Literal
 from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
 from phinetune.model.shape import AdapterShape, ModelShape
 
-Attention = Literal["blocks", "flash"]
+Attention = Literal["blocks", "bands", "flash"]
 
 _FP32 = 4
 _ADAM_MOMENTS = 2
@@ -189,14 +189,14 @@ def _layer_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: 
 def _attention_bytes(shape: ModelShape, row: Row, computing: Computing) -> int:
     """What attention keeps in one layer.
 
-    Flash: queries, keys, values and answers in the base's format and a sum per head (Dao, 2023). Blocks: a copy of
-    queries, keys and values in fp32, padded to the longest document of a block, and the probabilities of documents of
-    up to 128 tokens.
+    Flash: queries, keys, values and answers in the base's format and a sum per head (Dao, 2023); bands the same but
+    for the answers, which the next layer keeps. Blocks: a copy of queries, keys and values in fp32, padded to the
+    longest document of a block, and the probabilities of documents of up to 128 tokens.
     """
     parts = shape.heads + 2 * shape.kv_heads
-    if computing.attention == "flash":
-        numbers = row.tokens * (parts + shape.heads) * shape.head_dim
-        return numbers * computing.itemsize + row.tokens * shape.heads * _FP32
+    if computing.attention != "blocks":
+        heads = parts + (shape.heads if computing.attention == "flash" else 0)
+        return row.tokens * (heads * shape.head_dim * computing.itemsize + shape.heads * _FP32)
     places = probabilities = 0
     for members in divide(row.lengths, shape.heads * shape.head_dim):
         longest = row.lengths[members[-1]]

@@ -1,6 +1,6 @@
 """The two ways of a padding-free row through the model.
 
-ids, positions, lengths ─► layers.py, documents.py or flash.py ─► LinearCrossEntropy    Phi and the Llama family
+ids, positions, lengths ─► layers.py, attend.py ─► LinearCrossEntropy                    Phi and the Llama family
                         └► transformers' forward, confined to documents ─► cross_entropy    everything else
 """
 
@@ -15,9 +15,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from phinetune.model import layers
+from phinetune.model.attend import attend_within_documents
 from phinetune.model.attention import confined_to_documents
-from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
-from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
 from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
 
@@ -51,7 +50,7 @@ def fast_row_loss(adapted: PeftModel | PreTrainedModel) -> RowLoss | None:
         predictors: torch.Tensor,
         lengths: tuple[int, ...],
     ) -> torch.Tensor:
-        hidden = layers.hidden_states(model, ids[0], _attend(model, positions[0], lengths), predictors)
+        hidden = layers.hidden_states(model, ids[0], attend_within_documents(model, positions[0], lengths), predictors)
         return linear_cross_entropy(hidden, model.lm_head.weight, model.lm_head.bias, targets)
 
     return loss
@@ -60,26 +59,6 @@ def fast_row_loss(adapted: PeftModel | PreTrainedModel) -> RowLoss | None:
 def _base(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
     base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
     return base
-
-
-def _attend(model: PreTrainedModel, positions: torch.Tensor, lengths: tuple[int, ...]) -> layers.Attend:
-    """Attention within each document of a row: by the fused kernel where the GPU has it, else in blocks."""
-    heads, kv_heads, head_dim = layers.heads(model)
-    device = positions.device
-    cos, sin = layers.rotation(model, positions)
-    if has_flash(device, model.dtype, head_dim):
-        bounds, longest = document_bounds(lengths, device), max(lengths)
-
-        def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-            return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
-
-        return by_flash
-    layout = lay_out_documents(lengths, heads, kv_heads, head_dim, device)
-
-    def by_blocks(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-        return document_attention_by_blocks(q, k, v, cos, sin, layout, head_dim**-0.5)
-
-    return by_blocks
 
 
 @contextmanager

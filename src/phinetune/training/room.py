@@ -20,8 +20,8 @@ from peft import PeftModel
 from phinetune.errors import ModelError, RunError, SettingsError, TrainingError
 from phinetune.events import Warned
 from phinetune.model import lora
+from phinetune.model.attend import attention_kind
 from phinetune.model.device import total_memory_bytes
-from phinetune.model.flash import has_flash
 from phinetune.model.footprint import Computing, Row, step_footprint
 from phinetune.model.out_of_memory import is_out_of_memory, release_memory
 from phinetune.model.shape import adapter_shape, read_shape
@@ -145,8 +145,8 @@ def needed_bytes(model: PeftModel, longest: Example) -> int | None:
         adapter = adapter_shape(shape, config.r, sorted(config.target_modules))
     except (ModelError, SettingsError):
         return None
-    flash = has_flash(device, base.dtype, shape.head_dim)
-    computing = Computing(base.dtype.itemsize, device.type != "cpu", "flash" if flash else "blocks", recompute=True)
+    attention = attention_kind(device, base.dtype, shape.head_dim)
+    computing = Computing(base.dtype.itemsize, device.type != "cpu", attention, recompute=True)
     row = Row((len(longest.ids),), longest.answer_tokens)
     return step_footprint(shape, adapter, row, computing).total
 

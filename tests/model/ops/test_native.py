@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phinetune.model.documents import lay_out_documents
 from phinetune.model.ops import native, ops_for
 from phinetune.model.ops.native import NativeOps
 from phinetune.model.ops.plain import PLAIN
@@ -102,32 +101,3 @@ def test_numbers_that_are_not_finite_stay_so(broken):
     assert not torch.isfinite(NATIVE.rms_norm(x, _draw(40), 1e-5)[0][1]).all()
     assert not torch.isfinite(NATIVE.gated_silu(x, x)[1, 7])
     assert not torch.isfinite(NATIVE.gelu(x)[1, 7])
-
-
-@needs_a_compiler
-@given(
-    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6),
-    heads=st.sampled_from([(1, 1), (4, 2), (9, 3)]),
-    d=st.sampled_from([2, 8, 20]),
-    share=st.sampled_from([2, 1]),
-)
-@settings(deadline=None, max_examples=40)
-def test_into_the_blocks_and_back(lengths, heads, d, share):
-    tokens, half = sum(lengths), d // 2 // share
-    q, k, v = (_draw(tokens, n * d, seed=n + i) for i, n in enumerate((heads[0], heads[1], heads[1])))
-    angles = torch.randn(tokens, half, generator=torch.Generator().manual_seed(5))
-    cos, sin = angles.cos().contiguous(), angles.sin().contiguous()
-    layout = lay_out_documents(lengths, *heads, d, torch.device("cpu"))
-    blocks = NATIVE.fill_blocks(q, k, v, cos, sin, layout.fill, d)
-    plain = PLAIN.fill_blocks(q, k, v, cos, sin, layout.fill, d)
-    torch.testing.assert_close(blocks, plain)
-    counts = (heads[0], heads[1], heads[1])
-    ours = NATIVE.take_gradients(plain, cos, sin, layout.back, counts, q.dtype)
-    reference = PLAIN.take_gradients(plain, cos, sin, layout.back, counts, q.dtype)
-    for a, b, original in zip(ours, reference, (q, k, v), strict=True):
-        torch.testing.assert_close(a, b, rtol=2 * HALF_STEP, atol=1e-6)
-        torch.testing.assert_close(a, original, rtol=2 * HALF_STEP, atol=1e-5)  # turned there and back
-    g = _draw(tokens * heads[0], d, seed=9)
-    filled = NATIVE.fill_rows(g, layout.fill_answers)
-    torch.testing.assert_close(filled, PLAIN.fill_rows(g, layout.fill_answers))
-    assert torch.equal(NATIVE.take_rows(filled, layout.back_answers, g.dtype), g)

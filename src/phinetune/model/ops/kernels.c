@@ -4,37 +4,7 @@
  * The plain references are in plain.py. Compiled when first used (native.py); without a compiler the plain ones run.
  * Rows are divided among threads and never summed across them, so the result does not depend on their number.
  */
-#include <stdint.h>
-#include <string.h>
-
-typedef uint16_t bf16;
-typedef int64_t idx;
-
-static inline float wide(bf16 x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-/* To the nearest, ties to even. */
-static inline bf16 narrow(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-/* exp(x) = 2^n 2^f, f in [-1/2, 1/2] by its Taylor series; relative error below 3e-7. */
-static inline float fast_exp(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float t = x * 1.44269504f, n = __builtin_rintf(t), f = t - n;
-    float p = 1.0f + f * (0.693147181f + f * (0.240226507f + f * (0.0555041087f +
-              f * (0.00961812911f + f * (0.00133335581f + f * 0.000154035304f)))));
-    uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return p * scale;
-}
+#include "numbers.h"
 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
@@ -153,69 +123,4 @@ void softmax_minus_onehot(bf16 *logits, const idx *targets, float *loss, idx row
         row[targets[r]] = narrow(p - 1.0f);
         loss[r] = highest - at + __builtin_logf(total);
     }
-}
-
-/* A head of d numbers turned by its token's angles (halves paired), with `sign` -1 turned back. */
-static inline void rotate(const float *head, const float *cos, const float *sin, float sign, idx half, idx d,
-                          float *out) {
-#pragma omp simd
-    for (idx i = 0; i < half; i++) {
-        float a = head[i], b = head[half + i], c = cos[i], s = sign * sin[i];
-        out[i] = a * c - b * s;
-        out[half + i] = b * c + a * s;
-    }
-    for (idx i = 2 * half; i < d; i++) out[i] = head[i];
-}
-
-/* blocks[i] = head row fill[i] of the token's queries, keys and values, queries and keys turned. d is at most 512. */
-void fill_blocks(const bf16 *q, const bf16 *k, const bf16 *v, const float *cos, const float *sin, const idx *fill,
-                 float *blocks, idx count, idx heads, idx kv_heads, idx d, idx half) {
-    idx parts = heads + 2 * kv_heads;
-#pragma omp parallel for schedule(static)
-    for (idx i = 0; i < count; i++) {
-        idx token = fill[i] / parts, part = fill[i] % parts;
-        const bf16 *from = part < heads              ? q + (token * heads + part) * d
-                           : part < heads + kv_heads ? k + (token * kv_heads + part - heads) * d
-                                                     : v + (token * kv_heads + part - heads - kv_heads) * d;
-        float head[512], *to = blocks + i * d;
-        if (part < heads + kv_heads) {
-            for (idx j = 0; j < d; j++) head[j] = wide(from[j]);
-            rotate(head, cos + token * half, sin + token * half, 1.0f, half, d, to);
-        } else
-            for (idx j = 0; j < d; j++) to[j] = wide(from[j]);
-    }
-}
-
-/* The way back for gradients: from the blocks to queries, keys and values, turned back. */
-void take_gradients(const float *blocks, const float *cos, const float *sin, const idx *back, bf16 *q, bf16 *k,
-                    bf16 *v, idx tokens, idx heads, idx kv_heads, idx d, idx half) {
-    idx parts = heads + 2 * kv_heads;
-#pragma omp parallel for schedule(static)
-    for (idx token = 0; token < tokens; token++)
-        for (idx part = 0; part < parts; part++) {
-            const float *from = blocks + back[token * parts + part] * d;
-            bf16 *to = part < heads              ? q + (token * heads + part) * d
-                       : part < heads + kv_heads ? k + (token * kv_heads + part - heads) * d
-                                                 : v + (token * kv_heads + part - heads - kv_heads) * d;
-            float head[512];
-            if (part < heads + kv_heads) {
-                rotate(from, cos + token * half, sin + token * half, -1.0f, half, d, head);
-                from = head;
-            }
-            for (idx j = 0; j < d; j++) to[j] = narrow(from[j]);
-        }
-}
-
-/* to[i] = narrow(from[place[i]]): the answers of the blocks, back in the row. */
-void take_rows(const float *from, const idx *place, bf16 *to, idx count, idx d) {
-#pragma omp parallel for schedule(static)
-    for (idx i = 0; i < count; i++)
-        for (idx j = 0; j < d; j++) to[i * d + j] = narrow(from[place[i] * d + j]);
-}
-
-/* to[i] = wide(from[place[i]]), 0 where place[i] is `rows`: the answers' gradients, into the blocks. */
-void fill_rows(const bf16 *from, const idx *place, float *to, idx count, idx rows, idx d) {
-#pragma omp parallel for schedule(static)
-    for (idx i = 0; i < count; i++)
-        for (idx j = 0; j < d; j++) to[i * d + j] = place[i] < rows ? wide(from[place[i] * d + j]) : 0.0f;
 }

@@ -1,60 +1,31 @@
-"""C files such as kernels.c, compiled with the machine's own C compiler when first used, and called through ctypes.
+"""kernels.c and attention.c, compiled when first used and called through ctypes.
 
-Compiling takes half a second, into a temporary folder that is gone when the process ends. Without a compiler, or
-with PHINETUNE_NATIVE=0 in the environment, `load` gives None and the plain operations do the work.
+Compiling takes a second. Where it cannot be done (compiler.py), `load` gives None and the plain operations do the work.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 
-_SOURCE = Path(__file__).with_name("kernels.c")
-_COMPILERS = ("cc", "gcc", "clang")
+from phinetune.model.compiler import compiled
+
+_SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "attention.c")]
 # Not -ffast-math: it takes numbers that are not finite for granted, and training has to notice them.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
-_WIDEST_HEAD = 512
 
 
 @functools.cache
 def load() -> NativeOps | None:
     """The compiled kernels, or None where they cannot be had."""
-    library = compiled(_SOURCE, _FLAGS)
+    library = compiled(_SOURCES, _FLAGS)
     return NativeOps(library) if library is not None else None
-
-
-def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL | None:
-    """The C file compiled and loaded; None without a compiler that takes it, or with PHINETUNE_NATIVE=0."""
-    if os.environ.get("PHINETUNE_NATIVE") == "0":
-        return None
-    if "CC" in os.environ:
-        compilers = [shlex.split(os.environ["CC"])]
-    else:
-        compilers = [[path] for path in map(shutil.which, _COMPILERS) if path is not None]
-    with tempfile.TemporaryDirectory(prefix="phinetune-") as folder:
-        unit, library = Path(folder, "kernels.o"), Path(folder, "kernels.so")
-        for compiler in filter(None, compilers):
-            with suppress(OSError, subprocess.SubprocessError):
-                # Linked without OpenMP's runtime: the names are found in the one that torch has loaded already. Two
-                # runtimes would each keep a set of threads spinning on the same cores.
-                _run(*compiler, *flags, "-c", str(source), "-o", str(unit))
-                _run(*compiler, "-shared", str(unit), "-o", str(library))
-                return ctypes.CDLL(str(library))
-    return None
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
@@ -130,46 +101,53 @@ class NativeOps:
         )
         return total
 
-    def fill_blocks(
+    def attend(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        fill: torch.Tensor,
+        lengths: Sequence[int],
         head_dim: int,
-    ) -> torch.Tensor:
-        assert head_dim <= _WIDEST_HEAD
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention within documents of these lengths: the answers, and the sums that the way back needs [T, H]."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        blocks = q.new_empty(fill.shape[0], head_dim, dtype=torch.float32)
-        sizes = (fill.shape[0], q.shape[1] // head_dim, k.shape[1] // head_dim, head_dim, cos.shape[1])
-        self._c.fill_blocks(*map(_at, (q, k, v, cos, sin, fill, blocks)), *map(ctypes.c_int64, sizes))
-        return blocks
+        answers = torch.empty_like(q)
+        log_sums = q.new_empty(q.shape[0], q.shape[1] // head_dim, dtype=torch.float32)
+        shape = _shape_of_attention(q, k, cos, lengths, head_dim)
+        if not self._c.attend(*map(_at, (q, k, v, cos, sin)), *shape, _at(answers), _at(log_sums)):
+            raise MemoryError
+        return answers, log_sums
 
-    def take_gradients(
+    def attend_backward(
         self,
-        blocks: torch.Tensor,
+        g: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        back: torch.Tensor,
-        heads: Sequence[int],
-        dtype: torch.dtype,
-    ) -> list[torch.Tensor]:
-        head_dim, tokens = blocks.shape[1], cos.shape[0]
-        taken = [torch.empty(tokens, count * head_dim, dtype=dtype) for count in heads]
-        sizes = (tokens, heads[0], heads[1], head_dim, cos.shape[1])
-        self._c.take_gradients(*map(_at, (blocks, cos, sin, back, *taken)), *map(ctypes.c_int64, sizes))
-        return taken
+        lengths: Sequence[int],
+        head_dim: int,
+        log_sums: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """From the gradient of the answers to those of q, k and v."""
+        g, q, k, v = g.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
+        gradients = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        shape = _shape_of_attention(q, k, cos, lengths, head_dim)
+        if not self._c.attend_backward(*map(_at, (g, q, k, v, cos, sin)), *shape, _at(log_sums), *map(_at, gradients)):
+            raise MemoryError
+        return gradients
 
-    def take_rows(self, blocks: torch.Tensor, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        taken = torch.empty(places.shape[0], blocks.shape[1], dtype=dtype)
-        self._c.take_rows(*map(_at, (blocks, places, taken)), *map(ctypes.c_int64, taken.shape))
-        return taken
 
-    def fill_rows(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        rows = rows.contiguous()
-        filled = rows.new_empty(places.shape[0], rows.shape[1], dtype=torch.float32)
-        sizes = (places.shape[0], rows.shape[0], rows.shape[1])
-        self._c.fill_rows(*map(_at, (rows, places, filled)), *map(ctypes.c_int64, sizes))
-        return filled
+def _shape_of_attention(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, lengths: Sequence[int], head_dim: int
+) -> list[Any]:
+    """scaling, heads, kv_heads, d, half, starts, lengths, documents: longest first, so that threads end together."""
+    starts = [0, *accumulate(lengths)][:-1]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    numbers = ctypes.c_int64 * len(lengths)
+    sizes = (q.shape[1] // head_dim, k.shape[1] // head_dim, head_dim, cos.shape[1])
+    places = numbers(*(starts[i] for i in order)), numbers(*(lengths[i] for i in order))
+    return [ctypes.c_float(head_dim**-0.5), *map(ctypes.c_int64, sizes), *places, ctypes.c_int64(len(lengths))]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch.nn.functional import gelu, silu
 
@@ -56,58 +54,6 @@ class PlainOps:
             wide.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
             part.copy_(wide)
         return loss
-
-    def fill_blocks(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        fill: torch.Tensor,
-        head_dim: int,
-    ) -> torch.Tensor:
-        """Head rows `fill` [N] of q, k and v [T, heads d], side by side, q and k turned -> [N, d] in fp32."""
-        row = torch.cat([q, k, v], dim=1).float().view(q.shape[0], -1, head_dim)
-        rotate_(row[:, : (q.shape[1] + k.shape[1]) // head_dim], cos, sin)
-        return row.view(-1, head_dim).index_select(0, fill)
-
-    def take_gradients(
-        self,
-        blocks: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        back: torch.Tensor,
-        heads: Sequence[int],
-        dtype: torch.dtype,
-    ) -> list[torch.Tensor]:
-        """The way back of `fill_blocks` for gradients [N, d]: [T, heads d] each for q, k and v in `dtype`."""
-        row = blocks.index_select(0, back).view(cos.shape[0], -1, blocks.shape[1])
-        rotate_(row[:, : heads[0] + heads[1]], cos, -sin)
-        return [part.to(dtype).flatten(1) for part in torch.split(row, list(heads), dim=1)]
-
-    def take_rows(self, blocks: torch.Tensor, places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Rows `places` of blocks [N, d] in `dtype`."""
-        return blocks.index_select(0, places).to(dtype)
-
-    def fill_rows(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Rows `places` of rows [R, d] in fp32; place R is a row of zeros."""
-        padded = torch.zeros(rows.shape[0] + 1, rows.shape[1], device=rows.device)
-        padded[:-1] = rows
-        return padded.index_select(0, places)
-
-
-def rotate_(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Turn every head [T, heads, d] in place by its token's angles [T, d'/2]; with -sin, turn it back.
-
-    The first d' numbers of a head are turned, halves paired as in transformers (Su et al., 2021, "RoFormer").
-    """
-    half = cos.shape[1]
-    cos, sin = cos[:, None], sin[:, None]
-    first, second = heads[..., :half], heads[..., half : 2 * half]
-    carried = first * sin
-    first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).add_(carried)
 
 
 PLAIN = PlainOps()

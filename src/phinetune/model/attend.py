@@ -1,0 +1,52 @@
+"""Attention within the documents of a row, by the fastest way that is at hand.
+
+flash.py       one fused kernel        bf16 and fp16 on NVIDIA GPUs from compute capability 8.0 on
+bands.py       attention.c             bf16 on a CPU with a C compiler
+documents.py   a few batched products  everything else, and the reference of the other two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from phinetune.model import layers
+from phinetune.model.bands import document_attention_by_bands, has_bands
+from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
+from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
+from phinetune.model.footprint import Attention
+
+
+def attention_kind(device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
+    if has_flash(device, dtype, head_dim):
+        return "flash"
+    return "bands" if has_bands(device, dtype) else "blocks"
+
+
+def attend_within_documents(model: PreTrainedModel, positions: torch.Tensor, lengths: Sequence[int]) -> layers.Attend:
+    """For all layers of a row whose tokens have these positions [T], of documents of these lengths."""
+    heads, kv_heads, head_dim = layers.heads(model)
+    device = positions.device
+    cos, sin = layers.rotation(model, positions)
+    kind = attention_kind(device, model.dtype, head_dim)
+    if kind == "flash":
+        bounds, longest = document_bounds(lengths, device), max(lengths)
+
+        def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+            return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
+
+        return by_flash
+    if kind == "bands":
+
+        def by_bands(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+            return document_attention_by_bands(q, k, v, cos, sin, lengths, head_dim)
+
+        return by_bands
+    layout = lay_out_documents(lengths, heads, kv_heads, head_dim, device)
+
+    def by_blocks(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+        return document_attention_by_blocks(q, k, v, cos, sin, layout, head_dim**-0.5)
+
+    return by_blocks
