@@ -1,6 +1,7 @@
 """Does it learn, and is our recipe better than the guide's? SmolLM2 on real sheets, measured on unseen questions.
 
     python benchmarks/quality.py --sheet TRAIN.xlsx --test TEST.xlsx [--recipes guide,2e-4,1e-3,auto] [--limit 240]
+                                 [--seed 42]
     python benchmarks/quality.py --table            prints what was measured so far; quality.md tells what it means
 
 All recipes train the same LoRA (r 16, every linear layer) on the same pairs in the same order: 16 pairs a step, five
@@ -8,7 +9,8 @@ epochs, so the same number of steps. `guide` is the well-known script's: learnin
 questions trained like answers, end-of-text masked. The others are ours at the learning rate of their name, with a tenth
 of the steps for warm-up, answers and their end alone trained; `auto` is --lr auto with its search. Held out are
 the pairs of --test; a tenth of the training pairs picks the best state, for each recipe by its own measure. Losses are
-nats per answer token, with the end of the text and without it: the guide's recipe never trained the end.
+nats per answer token, with the end of the text and without it: the guide's recipe never trained the end. The seed
+decides which pairs pick the best state, the adapter's beginning, the order and the dropout.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from phinetune.use.judge import judge
 HERE = Path(__file__).parent
 MEASURED = HERE / "quality.jsonl"
 _LONGEST = 64  # tokens of an answer
+_SEED = 42
 
 
 def main() -> None:
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="guide,2e-4,1e-3,auto")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--questions", type=int, default=100, help="held-out questions that are answered")
+    parser.add_argument("--seed", type=int, default=_SEED)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
@@ -59,22 +63,22 @@ def main() -> None:
         return
     keep_freed_memory()
     for recipe in arguments.recipes.split(","):
-        found = measure(arguments.sheet, arguments.test, recipe, arguments.limit, arguments.questions)
+        found = measure(arguments.sheet, arguments.test, recipe, arguments.limit, arguments.questions, arguments.seed)
         print(json.dumps(found), flush=True)
         with MEASURED.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
 
 
-def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: int) -> dict[str, Any]:
+def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: int, seed: int) -> dict[str, Any]:
     """Train by one recipe and measure both models on the pairs of `test`."""
     device = pick_device()
     base = load_base(EMBEDDED_MODEL, torch.bfloat16, device)
     encoder = Encoder(base.tokenizer, PromptTemplate(), 512)
-    parts = split(find_pairs(sheet, limit=limit).pairs, 0.1, 42)
+    parts = split(find_pairs(sheet, limit=limit).pairs, 0.1, seed)
     held_out = find_pairs(test, limit=questions).pairs
     train, validation = encoder.examples(parts.train), encoder.examples(parts.validation)
-    model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=42)
-    settings = TrainSettings(patience=0, eval_steps=len(train) // 16 + 1, save_steps=10**6)
+    model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=seed)
+    settings = TrainSettings(seed=seed, patience=0, eval_steps=len(train) // 16 + 1, save_steps=10**6)
     start = time.perf_counter()
     if recipe == "guide":
         train, validation = [list(map(_as_the_guide, part)) for part in (train, validation)]
@@ -98,6 +102,7 @@ def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: in
     return {
         "sheet": Path(sheet).stem,
         "recipe": recipe,
+        "seed": seed,
         "learning_rate": settings.learning_rate,
         "pairs": len(train),
         "held_out": len(held_out),
@@ -134,21 +139,25 @@ def _interval(contrast: Any) -> dict[str, Any]:
 
 
 def _table() -> str:
-    """What was measured, the latest of each sheet and recipe, as Markdown."""
+    """What was measured, the latest of each sheet, recipe and seed, as Markdown; of other seeds the loss alone."""
     rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    latest = {(row["sheet"], row["recipe"]): row for row in rows}
-    columns = ["sheet", "recipe", "held-out loss", "without the end", "token F1", "stops", "best of steps", "seconds"]
-    lines = [columns, ["---", "---", *["---:"] * 6]]
+    every = {(row["sheet"], row["recipe"], row.get("seed", _SEED)): row for row in rows}
+    latest = {(sheet, recipe): row for (sheet, recipe, seed), row in every.items() if seed == _SEED}
+    columns = ["sheet", "recipe", "held-out loss", "other seeds", "without the end", "token F1", "stops"]
+    columns += ["best of steps", "seconds"]
+    lines = [columns, ["---", "---", *["---:"] * 7]]
     for sheet in dict.fromkeys(row["sheet"] for row in rows):
         of_sheet = [row for (name, _), row in latest.items() if name == sheet]
         first = of_sheet[0]
         lines.append(
-            [sheet, "base model", _within(first["loss"]["base"]), f"{first['words'][0]:.2f}",
+            [sheet, "base model", _within(first["loss"]["base"]), "", f"{first['words'][0]:.2f}",
              _within(first["f1"]["base"]), f"{first['stops'][0]:.0%}", "", ""]
         )  # fmt: skip
         for row in of_sheet:
+            others = [r for (*same, seed), r in every.items() if same == [sheet, row["recipe"]] and seed != _SEED]
+            again = ", ".join(f"{other['loss']['tuned'][0]:.2f}" for other in others)
             lines.append(
-                ["", _name(row), _within(row["loss"]["tuned"]), f"{row['words'][1]:.2f}",
+                ["", _name(row), _within(row["loss"]["tuned"]), again, f"{row['words'][1]:.2f}",
                  _within(row["f1"]["tuned"]), f"{row['stops'][1]:.0%}", f"{row['best_step']} of {row['steps']}",
                  f"{row['seconds']:.0f}"]
             )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -148,6 +149,15 @@ def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_pat
     with pytest.raises(ModelError, match="does not say what the adapter says"):
         phinetune.export_gguf(run, tmp_path / "t.gguf")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_out_of_the_model_folder_is_not_copied_into_a_merged_one(run, tmp_path):
+    model = shutil.copytree(run.folder.model, tmp_path / "model")
+    (tmp_path / "secret.txt").write_text("secret")
+    (model / "notes.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(RunError, match=r"notes\.txt does not belong to this run: it is a link to"):
+        phinetune.merge(model, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_bad_wishes_are_clear_errors_and_leave_nothing(run, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -21,7 +22,9 @@ import toys
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from phinetune import check
+import phinetune
+from phinetune import check, train
+from phinetune.cli.render import TrainingPage
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "phinetune_colab.ipynb"
 
@@ -220,3 +223,40 @@ def test_in_colab_the_sheet_is_uploaded_and_the_zip_downloaded(monkeypatch, tmp_
     assert len(names["table"].pairs) == 24
     exec(cell("pack").source, names)
     assert downloaded == [str(packed)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_in_colab_the_drive_gets_a_copy_when_it_is_wanted(monkeypatch, wanted):
+    mounted = []
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(drive=SimpleNamespace(mount=mounted.append)))
+    names = {"in_colab": True, "Path": Path}
+    exec(cell("drive").source.replace("= False", f"= {wanted}"), names)
+    assert names["out"] == Path()
+    assert names["drive_folder"] == (Path("/content/drive/MyDrive/phinetune") if wanted else None)
+    assert mounted == (["/content/drive"] if wanted else [])
+
+
+def test_a_run_cut_off_on_a_machine_that_is_gone_goes_on_from_its_copy(monkeypatch, tmp_path):
+    """The train cell in an empty folder, with the copy of an interrupted run beside it."""
+    monkeypatch.chdir(tmp_path)
+    sheet, toy = toys.write_sheet(tmp_path / "faq.xlsx"), toys.save(tmp_path / "toy")
+    copy = tmp_path / "drive"
+    monkeypatch.setenv("PHINETUNE_MODEL", str(toy))
+    monkeypatch.setenv("PHINETUNE_EPOCHS", "2")
+    stop = iter([False] * 2)
+    first = train(
+        sheet,
+        out=tmp_path / "lost",
+        mirror=copy,
+        model=str(toy),
+        epochs=2,
+        stop_requested=lambda: next(stop, True),
+    )
+    assert first.stopped == "interrupted"
+    names: dict[str, Any] = {"out": Path(), "drive_folder": copy, "sheet": sheet, "has_gpu": False}
+    names |= {"os": os, "phinetune": phinetune, "TrainingPage": TrainingPage}
+    names |= {"QUESTION_COLUMN": None, "ANSWER_COLUMN": None}
+    exec(cell("train").source, names)
+    assert names["run"].stopped == "finished"
+    assert (copy / "model" / "adapter_model.safetensors").exists()
+    assert [row["step"] for row in csv.DictReader((tmp_path / "training_visuals/training_metrics.csv").open())][:2] == ["0", "1"]

@@ -27,7 +27,7 @@ from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
 from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
-from phinetune.run_folder import RECIPE, RunFolder, find_model, write_text
+from phinetune.run_folder import RECIPE, RunFolder, find_model, require_own, write_text
 from phinetune.sheet.kept import kept_pairs
 from phinetune.tokens.encode import Example
 from phinetune.tokens.prompt import PromptTemplate
@@ -83,6 +83,9 @@ def merge(
     tuned = _open_exactly(run, model, allow_bin)
     base = tuned.model.get_base_model()
     wanted = pick_dtype(torch.device("cpu"), dtype)
+    companions = [file for file in sorted(source.iterdir()) if _goes_along(file)]
+    for file in companions:
+        require_own(file, source)
     examples, adapter_loss, on = _measure(tuned, run)
     write_merged(
         folder,
@@ -91,7 +94,7 @@ def merge(
         base.config,
         base.generation_config,
         replace(read_recipe(source), base_model=str(folder.resolve())),
-        [file for file in sorted(source.iterdir()) if _goes_along(file)],
+        companions,
         wanted,
         lambda done, total: on_progress("merging", done, total),
     )

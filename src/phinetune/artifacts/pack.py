@@ -11,8 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from phinetune.errors import RunError
-from phinetune.run_folder import RunFolder, atomic_file, open_finished
+from phinetune.run_folder import RunFolder, atomic_file, open_finished, require_own
 
 _WEIGHTS = {".safetensors", ".bin", ".gguf"}  # do not get smaller, so no time is spent on trying
 
@@ -44,24 +43,15 @@ def pack(folder: RunFolder, to: Path) -> Path:
 
 def _files(top: Path, root: Path) -> Iterator[Path]:
     """The files below `top` in order of their names, without hidden ones and what lies in hidden folders."""
-    if top.is_symlink():
-        raise _foreign(top)
+    require_own(top, root)
     for place, folders, files in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
-            if Path(place, name).is_symlink():
-                raise _foreign(Path(place, name))
+            require_own(Path(place, name), root)
         for name in sorted(files):
             file = Path(place, name)
             if name.startswith("."):
                 continue
-            if not file.resolve().is_relative_to(root.resolve()) or not file.is_file():
-                raise _foreign(file)
-            yield file
-
-
-def _foreign(path: Path) -> RunError:
-    return RunError(
-        f"{path} is not a file of this run but a link to {path.resolve()}.",
-        "Put a copy in its place, or remove it, and pack again.",
-    )
+            require_own(file, root)
+            if file.is_file():  # a pipe or a socket is nothing to pack
+                yield file

@@ -16,7 +16,7 @@ from phinetune.run_folder.atomic import (
 )
 from phinetune.run_folder.copies import copy_file, copy_folder, sha256
 from phinetune.run_folder.lock import InUseError, locked
-from phinetune.run_folder.paths import RECIPE, RunFolder, find_model, open_finished
+from phinetune.run_folder.paths import RECIPE, RunFolder, find_model, open_finished, require_own
 from phinetune.run_folder.records import damage_in_records
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "locked",
     "open_finished",
     "remove_leftovers",
+    "require_own",
     "sha256",
     "write_bytes",
     "write_json",

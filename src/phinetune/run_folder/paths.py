@@ -129,6 +129,15 @@ class RunFolder:
         return bool(self.checkpoint_steps()) and not self.is_finished
 
 
+def require_own(path: Path, root: Path) -> None:
+    """Raises RunError for a link to a folder, or to a file out of `root`: what lies there is no part of the run."""
+    if (path.is_symlink() and path.is_dir()) or not path.resolve().is_relative_to(root.resolve()):
+        raise RunError(
+            f"{path} does not belong to this run: it is a link to {path.resolve()}.",
+            "Put a copy in its place, or remove it, and try again.",
+        )
+
+
 def find_model(path: str | Path) -> Path:
     """The tuned model at `path`: in the run folder there, or the model folder itself, whatever it is called.
 

@@ -62,6 +62,7 @@ class Progress:
             recompute=self.recompute,
             rollbacks=self.rollbacks + 1,
             learning_rate_factor=self.learning_rate_factor / 2,
+            peak_learning_rate=self.peak_learning_rate,
         )
         self.__dict__.update(again.__dict__)
 
