@@ -259,4 +259,5 @@ def test_a_run_cut_off_on_a_machine_that_is_gone_goes_on_from_its_copy(monkeypat
     exec(cell("train").source, names)
     assert names["run"].stopped == "finished"
     assert (copy / "model" / "adapter_model.safetensors").exists()
-    assert [row["step"] for row in csv.DictReader((tmp_path / "training_visuals/training_metrics.csv").open())][:2] == ["0", "1"]
+    with (tmp_path / "training_visuals" / "training_metrics.csv").open() as table:
+        assert [row["step"] for row in csv.DictReader(table)][:2] == ["0", "1"]

@@ -3,9 +3,9 @@
     q k v [T, heads d] ─► a document and a key head at a time, 32 queries against the keys up to them ─► [T, heads d]
 
 Rotation, softmax and both ways are done while a band's scores are in the cache; nothing is gathered or padded, and of
-the scores only one number a query and head is kept. The plain reference is documents.py. For 16 pairs of 10 to 278 tokens, 9
-heads on 3, forward and backward: 8.0 ms by its products, 1.8 ms here (two AVX512 cores); a step of SmolLM2 on such
-pairs takes 0.65 s instead of 0.77.
+the scores only one number a query and head is kept. The plain reference is documents.py. For 16 pairs of 10 to 278
+tokens, 9 heads on 3, forward and backward: 8.0 ms by its products, 1.8 ms here (two AVX512 cores); a step of SmolLM2
+on such pairs takes 0.65 s instead of 0.77.
 """
 
 from __future__ import annotations
