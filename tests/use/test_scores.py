@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phinetune.use.scores import (
     chrf,
@@ -11,6 +16,7 @@ from phinetune.use.scores import (
     same_numbers,
     share_right,
     token_f1,
+    words,
 )
 
 
@@ -29,6 +35,41 @@ from phinetune.use.scores import (
 )
 def test_a_fact_counts_as_whole_words_case_and_punctuation_aside(answer, fact, right):
     assert contains_fact(answer, fact) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The ferry_2 leaves — at 6:45!", ["the", "ferry_2", "leaves", "at", "6", "45"]),
+        ("東京は2020年。", ["東", "京", "は", "2020", "年"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("한국의 수도", ["한국의", "수도"]),
+        ("ｶﾞ ｱ", ["ガ", "ア"]),
+        ("7\ufe0f\u20e3 steps", ["7", "steps"]),
+        ("\u0301 a", ["a"]),
+    ],
+)
+def test_words_are_those_of_the_script(text, expected):
+    assert words(text) == [unicodedata.normalize("NFKC", word) for word in expected]
+
+
+@given(st.text(st.characters(max_codepoint=0x2FF)))
+def test_words_between_spaces_are_found_as_ever(text):
+    assert words(text) == re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+@given(st.lists(st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=1), min_size=1))
+def test_a_fact_is_found_within_a_sentence_without_spaces(parts):
+    assert all(contains_fact("".join(parts), part) for part in parts)
+
+
+def test_sentences_of_every_script_are_scored():
+    assert token_f1("灯台は北の島にあるよ", "灯台は北の島にあります") == pytest.approx(2 * 8 / 21)
+    assert contains_fact("それは東京です。", "東京")
+    assert not contains_fact("それは京東です。", "東京")
+    assert exact_match("कि", "की") == 0
+    assert token_f1("कि नहीं", "की नहीं") == 0.5
 
 
 def test_share():
@@ -73,3 +114,5 @@ def test_numbers_are_compared_by_value(answer, expected, same):
 def test_a_model_that_does_not_find_the_end_is_seen():
     assert goes_in_circles("I do not know it. " * 4)
     assert not goes_in_circles("The lamp is lit at dusk, and the lamp is put out at dawn by the keeper of the lamp.")
+    assert goes_in_circles("わかりませんのでもう一度聞いてください。" * 3)
+    assert not goes_in_circles("北京大学は北京にある。北京大学は古い。北京大学は大きい。")

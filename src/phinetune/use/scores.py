@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
@@ -13,7 +14,12 @@ from sacrebleu.metrics.chrf import CHRF
 _CHRF = CHRF()
 _NUMBER = re.compile(r"[-+]?\d[\d,\u00a0\u202f]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _CLOSE = 1e-6  # relative, so that 0.1 + 0.2 is 0.3
-_PHRASE, _TIMES = 4, 3  # words that, said so many times over, are a model going round in a circle
+# Scripts written without spaces: Thai, Lao, Burmese, Khmer, Japanese and Chinese.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+_EMOJI_MARKS = re.compile(r"[\ufe00-\ufe0f\u20dd-\u20e4]")  # around the 7 of a keycap
+# Words that, said so many times over, are a model going round in a circle. "You can do that by" is eight letters of
+# Japanese, and may well come again.
+_PHRASE, _UNSPACED_PHRASE, _TIMES = 4, 12, 3
 
 
 def contains_fact(answer: str, fact: str) -> bool:
@@ -56,15 +62,42 @@ def same_numbers(answer: str, expected: str) -> bool:
 
 
 def goes_in_circles(answer: str) -> bool:
-    """Whether some four words come three times, as from a model that does not find the end."""
+    """Whether some four words come three times, as from a model that does not find the end.
+
+    Where the words are letters of a script without spaces, it takes twelve of them.
+    """
     said = words(answer)
-    phrases = Counter(tuple(said[start : start + _PHRASE]) for start in range(len(said) - _PHRASE + 1))
+    phrase = _UNSPACED_PHRASE if 2 * sum(map(_is_unspaced, said)) > len(said) else _PHRASE
+    phrases = Counter(tuple(said[start : start + phrase]) for start in range(len(said) - phrase + 1))
     return any(count >= _TIMES for count in phrases.values())
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text in lower case, without punctuation; vowel signs and accents stay with their letter.
+
+    In a script written without spaces each letter is a word: nothing in the text says where its words end.
+    """
+    found: list[str] = []
+    open_to: Literal["nothing", "marks", "letters"] = "nothing"  # what the last word takes in
+    for sign in unicodedata.normalize("NFKC", _EMOJI_MARKS.sub("", text)).casefold():
+        if unicodedata.category(sign).startswith("M"):
+            if open_to != "nothing":
+                found[-1] += sign
+        elif not sign.isalnum() and sign != "_":
+            open_to = "nothing"
+        elif sign.isalpha() and _UNSPACED.match(sign):
+            found.append(sign)
+            open_to = "marks"
+        elif open_to == "letters":
+            found[-1] += sign
+        else:
+            found.append(sign)
+            open_to = "letters"
+    return found
+
+
+def _is_unspaced(word: str) -> bool:
+    return word[0].isalpha() and _UNSPACED.match(word) is not None
 
 
 def _harmonic(shared: int, said: Sequence[str], hoped: Sequence[str]) -> float:
