@@ -38,6 +38,12 @@ def test_mend_what_is_wrong_in_more_than_a_tenth(code: str) -> None:
     assert "(51 rows)" in verdict.text
 
 
+@pytest.mark.parametrize("code", ["empty_rows", "personal_data"])
+def test_what_is_no_harm_is_never_mended_however_much_there_is(code: str) -> None:
+    verdict = give_verdict(19, 0, [warning(code, 20), *warn_of_few(19)])
+    assert (verdict.level, verdict.text.partition(":")[0]) == (Level.FEW, "Too few")
+
+
 def test_skipped_rows_count_as_rows() -> None:
     assert give_verdict(400, 50, [warning("error_cells", 45)]).level is Level.LOOK
     assert give_verdict(400, 50, [warning("error_cells", 46)]).level is Level.MEND

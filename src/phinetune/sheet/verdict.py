@@ -58,7 +58,8 @@ def give_verdict(pairs: int, skipped: int, warnings: Sequence[SheetWarning]) -> 
     harmful = [
         f"{what} ({counted(len(warning.rows), 'row')})"
         for warning in warnings
-        for share, what in [_HARMFUL.get(warning.code, (1.0, ""))]
+        if warning.code in _HARMFUL
+        for share, what in [_HARMFUL[warning.code]]
         if len(warning.rows) > share * rows
     ]
     if harmful:
