@@ -100,6 +100,27 @@ def test_rows_in_another_language() -> None:
     ]
 
 
+def japanese(*texts: tuple[str, str], count: int = 12) -> list[Pair]:
+    """So many Japanese pairs, and these."""
+    usual = [(f"{row}番目の灯台はどこにありますか？", f"それは{row}番目の島にあります。") for row in range(count)]
+    return [Pair(question, answer, row) for row, (question, answer) in enumerate([*usual, *texts], start=2)]
+
+
+def test_chinese_signs_alone_are_japanese_where_most_is() -> None:
+    names = [
+        ("所在地", "東京都港区芝公園"),
+        ("営業時間", "午前九時から午後五時まで"),
+        ("代表者はだれですか", "山田太郎社長"),
+    ]
+    assert "mixed_languages" not in {warning.code for warning in warn_of_texts(japanese(*names))}
+
+
+def test_a_japanese_row_among_chinese_ones_is_foreign() -> None:
+    chinese = [(f"第{row}座灯塔在哪里", f"在第{row}个岛屿上面") for row in range(12)]
+    (warning,) = [found for found in warn_of_texts(japanese(*chinese, count=1)) if found.code == "mixed_languages"]
+    assert [note.text for note in warning.notes] == ["in Japanese, most others in Chinese"]
+
+
 def test_a_sheet_of_translations_is_no_mix() -> None:
     pairs = [
         Pair(f"Say: where is the key number {row}?", f"Wo ist der Schlüssel Nummer {row} und die Tür?", row)

@@ -33,6 +33,7 @@ _LOOKED_AT = 20_000  # letters; garbling goes through a whole text
 _LOST = "\ufffd"  # what stands for a letter that could not be read
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
+_Both = tuple[str | None, str | None]  # the languages of a question and its answer
 
 
 def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
@@ -142,8 +143,8 @@ def _personal(pairs: Sequence[Pair]) -> list[SheetWarning]:
 
 def _foreign(pairs: Sequence[Pair]) -> list[SheetWarning]:
     """Rows in another language than most, and rows whose answer is in another one than the question."""
-    written = [(language_of(pair.question), language_of(pair.answer)) for pair in pairs]
-    counts = Counter(language for both in written for language in set(both) if language)
+    written = _kanji_as_japanese([(language_of(pair.question), language_of(pair.answer)) for pair in pairs])
+    counts = _count_languages(written)
     if len(counts) < 2:
         return []
     main = counts.most_common(1)[0][0]
@@ -162,6 +163,20 @@ def _foreign(pairs: Sequence[Pair]) -> list[SheetWarning]:
         f"than asked; found: {languages}. The model may answer in the wrong language, and learns little of a rare one."
     )
     return [warn_of_rows("mixed_languages", message, found)]
+
+
+def _kanji_as_japanese(written: Sequence[_Both]) -> Sequence[_Both]:
+    """Names and addresses are Chinese signs alone in Japanese too: Chinese is Japanese where that is as common."""
+    counts = _count_languages(written)
+    if not 0 < counts["Chinese"] <= counts["Japanese"]:
+        return written
+    read: dict[str | None, str | None] = {"Chinese": "Japanese"}
+    return [(read.get(asked, asked), read.get(told, told)) for asked, told in written]
+
+
+def _count_languages(written: Sequence[_Both]) -> Counter[str]:
+    """In how many pairs each language is."""
+    return Counter(language for both in written for language in set(both) if language)
 
 
 def _pairs(found: Sequence[Pair], one: str, several: str) -> str:
