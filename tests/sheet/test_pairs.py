@@ -96,13 +96,19 @@ class TestRows:
             "few_pairs": (),
         }
 
-    @pytest.mark.parametrize("placeholder", ["n/a", "N/A", "-", "–", "?", "TBD", "nan", "NaN", "None", "null", "..."])
+    @pytest.mark.parametrize(
+        "placeholder",
+        [
+            *("n/a", "N/A", "-", "–", "?", "TBD", "nan", "NaN", "None", "null", "...", "To do"),
+            *("N/A.", "tbd.", "(none)", "N / A", "[TBD]", "k. A.", "<null>", "- -"),
+        ],
+    )
     def test_with_a_placeholder_are_skipped(self, text_file: Write, placeholder: str) -> None:
         found = find_pairs(text_file(f"question;answer\nWho?;We.\nWhy?;{placeholder}\n"))
         assert codes(found)["placeholders"] == (3,)
         assert len(found.pairs) == 1
 
-    @pytest.mark.parametrize("answer", ["No", "0", "42", "nan bread", "A - B", "X!", "Yes?"])
+    @pytest.mark.parametrize("answer", ["No", "0", "42", "nan bread", "A - B", "X!", "Yes?", "None.", "()", "(a)"])
     def test_with_a_short_answer_are_pairs(self, text_file: Write, answer: str) -> None:
         assert find_pairs(text_file(f"question;answer\nWho?;{answer}\n")).pairs[0].answer == answer
 

@@ -28,7 +28,7 @@ from phinetune.sheet.verdict import warn_of_few
 
 # What people and programs write where an answer is missing.
 _PLACEHOLDERS = frozenset(
-    {"n/a", "na", "n.a.", "n/d", "k.a.", "nan", "null", "none", "tbd", "tba", "tbc", "todo", "to do", "xxx"}
+    {"n/a", "na", "n.a.", "n/d", "k.a.", "nan", "null", "none", "tbd", "tba", "tbc", "todo", "xxx"}
     | {"-", "--", "---", "–", "—", "?", "??", "???", ".", "..", "...", "…", "/", "#", "x", "_", "*"}
 )
 
@@ -141,13 +141,20 @@ def _judge(row: Row, columns: Columns) -> Pair | Skipped:
         trouble = Trouble.NO_ANSWER if question else Trouble.NO_QUESTION if answer else Trouble.EMPTY
         return Skipped(row.number, trouble, trouble, sheet)
     for text, place in ((question, "question"), (answer, "answer")):
-        if text.casefold() in _PLACEHOLDERS:
+        if _is_placeholder(text):
             return Skipped(row.number, Trouble.PLACEHOLDER, f'placeholder "{text}" as the {place}', sheet)
     return Pair(question, answer, row.number, sheet)
 
 
 def _text(cell: Cell) -> str:
     return clean(cell) if isinstance(cell, str) else ""
+
+
+def _is_placeholder(text: str) -> bool:
+    """Whatever spaces, brackets or full stop are around it: "N / A", "(none)", "tbd."."""
+    bare = "".join(text.casefold().split()).strip("()[]<>")
+    # "None." is a sentence, and a good answer.
+    return bare in _PLACEHOLDERS or (bare != "none." and bare.removesuffix(".") in _PLACEHOLDERS)
 
 
 def _no_pairs(file: str, columns: Columns, skipped: Sequence[Skipped]) -> SheetError:
