@@ -77,6 +77,21 @@ def test_three_questions_fool_nobody(compared):
     assert "too few" in compared.verdict()[0]
 
 
+def test_sentences_are_not_counted_as_wrong_answers(compared):
+    share = compared.verdict()[1]
+    assert share.startswith("Of 3 answers")
+    assert not compared.to_json()["asks_for_sentences"]
+    sentence = "The ferry leaves at 6:45 from the old pier."
+    told = replace(compared, pairs=[replace(pair, expected=sentence) for pair in compared.pairs])
+    for name in ("contains", "exact"):
+        share = replace(told, judge=name).verdict()[1]
+        assert f"whole sentences, and {name} asks for them word for word" in share
+        assert "word overlap" in share
+        assert "--judge llm-endpoint" in share
+    assert told.to_json()["asks_for_sentences"]
+    assert replace(told, judge="numeric").verdict()[1].startswith("Of 3 answers")
+
+
 def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
     found = phinetune.compare(run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
     assert (found.questions, len(found.pairs)) == (toy_sheet.name, 20)

@@ -97,6 +97,19 @@ def test_what_a_sheet_spells_out_stays_text(evil_run):
     assert "Furthest from what you expect" in page.words
 
 
+def test_answers_that_are_sentences_are_headed_by_their_word_overlap(evil_run, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(evil_run.folder.root, folder.root)
+    record = json.loads(folder.answers_json.read_text())
+    overlap = record["scores"]["f1"]
+    for sentences, shown in ((True, "word overlap with your answers"), (False, "answers right")):
+        folder.answers_json.write_text(json.dumps(record | {"asks_for_sentences": sentences}))
+        head = _Page(phinetune.report(folder.root).read_text()).words.partition("Did it work?")[0]
+        assert shown in head
+        assert (f"{overlap['base']['mean']:.2f} → {overlap['tuned']['mean']:.2f}word overlap" in head) is sentences
+        assert ("answers right" in head) is not sentences
+
+
 def test_it_is_made_again_from_the_folder_alone(evil_run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(evil_run.folder.root, copy)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phinetune.use.scores import (
+    are_sentences,
     chrf,
     contains_fact,
     exact_match,
@@ -54,7 +55,7 @@ def test_words_are_those_of_the_script(text, expected):
     assert words(text) == [unicodedata.normalize("NFKC", word) for word in expected]
 
 
-@given(st.text(st.characters(max_codepoint=0x2FF)))
+@given(st.text(st.characters(max_codepoint=0xFF)))
 def test_words_between_spaces_are_found_as_ever(text):
     assert words(text) == re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
 
@@ -116,3 +117,16 @@ def test_a_model_that_does_not_find_the_end_is_seen():
     assert not goes_in_circles("The lamp is lit at dusk, and the lamp is put out at dawn by the keeper of the lamp.")
     assert goes_in_circles("わかりませんのでもう一度聞いてください。" * 3)
     assert not goes_in_circles("北京大学は北京にある。北京大学は古い。北京大学は大きい。")
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentences"),
+    [
+        (["417", "old Maren Tibb", "a plum hat with a copper band, and a feather"], False),
+        (["The ferry leaves at 6:45 from the old pier."] * 2 + ["417"], True),
+        (["กรุงเทพ", "東京都千代田区"], False),
+        (["灯台は北の島にあり、マレンさんが守っています。"], True),
+    ],
+)
+def test_sentences_are_told_from_facts(texts, sentences):
+    assert are_sentences(texts) is sentences

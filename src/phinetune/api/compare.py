@@ -30,10 +30,12 @@ from phinetune.use.compare import (
 )
 from phinetune.use.compare import compare as compare_pairs
 from phinetune.use.judge import Endpoint, judge
+from phinetune.use.scores import are_sentences
 
 _MOST = 200  # questions asked unless told otherwise
 _FORGOTTEN = 0.1  # nats per token of general text: a tenth more surprised than before
 _SURE = 0.05
+_WORD_FOR_WORD = ("contains", "exact")  # judges
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Comparison:
         loss = self.scores["loss"]
         return {"base": math.exp(loss.base.mean), "tuned": math.exp(loss.tuned.mean)}
 
+    @property
+    def asks_for_sentences(self) -> bool:
+        """Whether an answer is only right when it has a whole sentence word for word: `right` then says little."""
+        return self.judge in _WORD_FOR_WORD and are_sentences([pair.expected for pair in self.pairs])
+
     def verdict(self) -> list[str]:
         """What the figures mean, in plain words."""
         return [*_on_answers(self), *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
@@ -69,6 +76,7 @@ class Comparison:
             "questions": self.questions,
             "count": len(self.pairs),
             "judge": self.judge,
+            "asks_for_sentences": self.asks_for_sentences,
             "verdict": self.verdict(),
             "scores": {name: asdict(contrast) for name, contrast in self.scores.items()},
             "perplexity": self.perplexity,
@@ -155,6 +163,11 @@ def _on_answers(comparison: Comparison) -> list[str]:
     f1, right, count = comparison.scores["f1"], comparison.scores["right"], len(comparison.pairs)
     before, after = right.base.mean, right.tuned.mean
     share = f"Of {count} answers {before:.0%} were right before, {after:.0%} are now (by {comparison.judge})."
+    if comparison.asks_for_sentences:
+        share = (
+            f"Your answers are whole sentences, and {comparison.judge} asks for them word for word ({before:.0%} right "
+            f"before, {after:.0%} now): look at the word overlap, or let a model judge with --judge llm-endpoint."
+        )
     gain = f1.difference
     span = f"between {gain.low:+.2f} and {gain.high:+.2f} with 95 % confidence"
     if gain.low > 0 and f1.p_value < _SURE:

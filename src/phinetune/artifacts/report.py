@@ -123,8 +123,14 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         shown = f"{after:.2f}" if before is None else f"{before:.2f} → {after:.2f}"
         boxes.append((shown, "loss on held-out answers"))
     if comparison is not None:
-        right = comparison["scores"]["right"]
-        boxes.append((f"{right['base']['mean']:.0%} → {right['tuned']['mean']:.0%}", "answers right"))
+        # Hardly any answer has a whole sentence word for word; a comparison of an earlier version does not say.
+        if comparison.get("asks_for_sentences"):
+            overlap = comparison["scores"]["f1"]
+            shown = f"{overlap['base']['mean']:.2f} → {overlap['tuned']['mean']:.2f}"
+            boxes.append((shown, "word overlap with your answers"))
+        else:
+            right = comparison["scores"]["right"]
+            boxes.append((f"{right['base']['mean']:.0%} → {right['tuned']['mean']:.0%}", "answers right"))
         boxes.append((f"{comparison['tuned']['stopped_by_itself']:.0%}", "stop by themselves"))
     if figures["real_tokens_per_s"] is not None:
         boxes.append((f"{figures['real_tokens_per_s']:.0f}", "tokens a second"))

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 from typing import Literal
 
 from rapidfuzz.distance import LCSseq
@@ -20,6 +21,8 @@ _EMOJI_MARKS = re.compile(r"[\ufe00-\ufe0f\u20dd-\u20e4]")  # around the 7 of a 
 # Words that, said so many times over, are a model going round in a circle. "You can do that by" is eight letters of
 # Japanese, and may well come again.
 _PHRASE, _UNSPACED_PHRASE, _TIMES = 4, 12, 3
+_FACT = 6  # words; what is longer is a sentence that is hardly ever said again word for word
+_UNSPACED_WORD = 2  # letters of Japanese or Chinese
 
 
 def contains_fact(answer: str, fact: str) -> bool:
@@ -72,6 +75,11 @@ def goes_in_circles(answer: str) -> bool:
     return any(count >= _TIMES for count in phrases.values())
 
 
+def are_sentences(texts: Sequence[str]) -> bool:
+    """Whether most of the texts are longer than a name, a number or another fact."""
+    return median(map(_length, texts)) > _FACT
+
+
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation; vowel signs and accents stay with their letter.
 
@@ -94,6 +102,10 @@ def words(text: str) -> list[str]:
             found.append(sign)
             open_to = "letters"
     return found
+
+
+def _length(text: str) -> float:
+    return sum(1 / _UNSPACED_WORD if _is_unspaced(word) else 1 for word in words(text))
 
 
 def _is_unspaced(word: str) -> bool:
