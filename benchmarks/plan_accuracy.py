@@ -115,7 +115,7 @@ def train_phi2(sheet: str, options: dict[str, Any]) -> float:
 
     from phinetune import settings as settings_module
     from phinetune.model import lora
-    from phinetune.model.device import keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
+    from phinetune.model.device import bound_kernel_caches, keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
     from phinetune.model.memory import plan_rows
     from phinetune.run_folder import RunFolder
     from phinetune.sheet.pairs import find_pairs
@@ -129,6 +129,7 @@ def train_phi2(sheet: str, options: dict[str, Any]) -> float:
     device = pick_device()
     if device.type == "cpu":
         keep_freed_memory()
+        bound_kernel_caches()
     parts = split(find_pairs(sheet).pairs, settings.data.validation_share, settings.data.seed)
     encoder = Encoder(tokenizer(), PromptTemplate(), settings.data.max_length)
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))

@@ -25,7 +25,14 @@ from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
 
 from phinetune.events import Saved, StepDone, Validated, Warned
 from phinetune.model import lora
-from phinetune.model.device import dtype_name, keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
+from phinetune.model.device import (
+    bound_kernel_caches,
+    dtype_name,
+    keep_freed_memory,
+    peak_memory_gb,
+    pick_device,
+    pick_dtype,
+)
 from phinetune.model.load import load_base, switch_off_dropout
 from phinetune.run_folder import RunFolder
 from phinetune.settings import EMBEDDED_MODEL, LoraSettings, TrainSettings
@@ -51,6 +58,7 @@ def main() -> None:
     dtype = pick_dtype(device, arguments.dtype)
     if device.type == "cpu":
         keep_freed_memory()
+        bound_kernel_caches()
 
     per_step = arguments.pairs_per_step
     examples = Encoder(tokenizer(), PromptTemplate(), 512).examples(find_pairs(arguments.sheet).pairs)

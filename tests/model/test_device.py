@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -47,3 +51,42 @@ def test_peak_memory_is_that_of_this_process():
 
 def test_keeping_freed_memory_is_harmless():
     device.keep_freed_memory()
+
+
+SHAPES = """
+import sys
+import torch
+from phinetune.model import device
+
+device.bound_kernel_caches()
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+weight = torch.randn(256, 192).bfloat16()
+sizes = []
+for tokens in range(20, 1220):
+    torch.nn.functional.linear(torch.randn(tokens, 192).bfloat16(), weight)
+    if tokens in (319, 1219):
+        sizes.append(resident())
+print(*sizes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_products_of_ever_new_shapes_do_not_go_on_taking_memory():
+    done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True, check=True)
+    after_300, after_1200 = map(int, done.stdout.split())
+    assert after_1200 - after_300 < 100_000_000  # without the bound some 700 MB
+
+
+def test_a_bound_that_somebody_set_stays(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    device.bound_kernel_caches()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) >= 128
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phinetune.errors import ModelError
-from phinetune.model.device import total_memory_bytes
+from phinetune.model.device import bound_kernel_caches, total_memory_bytes
 from phinetune.model.download import download
 from phinetune.model.find_shape import find_shape
 from phinetune.model.folder import check_folder, damage_in
@@ -62,6 +62,8 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
 
     Raises ModelError that says whether the name, the access, the network or the file is at fault.
     """
+    if device.type == "cpu":
+        bound_kernel_caches()
     path = find(spec)
     kind = _kind(spec, path)
     load = load_gguf if path.is_file() else _load_folder
