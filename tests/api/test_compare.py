@@ -101,6 +101,24 @@ def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
     assert again.to_json() == found.to_json()
 
 
+def test_answers_without_a_verdict_are_counted_and_left_out(run, monkeypatch):
+    verdicts = iter([True, None, False, None, None, True, *[None] * 3])  # base, tuned, and what it was trained on
+    monkeypatch.setattr("phinetune.api.compare.judge", lambda *_: lambda *_: next(verdicts))
+    found = phinetune.compare(run, max_new_tokens=20)
+    assert [pair.base.right for pair in found.pairs] == [1, None, 0]
+    assert [pair.tuned.right for pair in found.pairs] == [None, None, 1]
+    assert (found.scores["right"].base.mean, found.scores["right"].tuned.mean) == (0, 1)
+    assert found.seen.keys() == found.scores.keys() - {"right"}
+    assert "Of 1 answers" in found.verdict()[1]
+    assert "3 of 6 answers of both models were not judged" in found.verdict()[1]
+    assert "2 questions are left out" in found.verdict()[1]
+    book = python_calamine.CalamineWorkbook.from_path(run.folder.answers_xlsx).get_sheet_by_name("Answers")
+    assert sorted(str(row[4]) for row in book.to_python()[1:]) == ["", "", "1.0"]
+    monkeypatch.setattr("phinetune.api.compare.judge", lambda *_: lambda *_: None)
+    with pytest.raises(RunError, match="no verdict on any"):
+        phinetune.compare(run, max_new_tokens=20)
+
+
 def test_workbook_picture_and_record_are_written(run, tmp_path):
     sheet = toys.write_sheet(tmp_path / "test.xlsx", [("=1+1 is what?", "=2+2"), *toys.PAIRS])
     found = phinetune.compare(run, sheet, max_new_tokens=20)
@@ -131,6 +149,14 @@ def test_what_cannot_be_compared_is_a_clear_error(run, tmp_path):
         phinetune.compare(run, judge_by="coin")
     with pytest.raises(RunError, match="no folder"):
         phinetune.compare(tmp_path / "none")
+
+
+def test_a_judge_that_is_not_used_is_no_silent_wish(run, capsys):
+    for flags in (("--judge-url", "http://localhost:1/v1"), ("--judge-model", "llama3.1")):
+        with pytest.raises(SystemExit) as done:
+            main(["compare", str(run.folder.root), *flags])
+        assert done.value.code
+        assert "--judge llm-endpoint" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_page_or_json(run, capsys):

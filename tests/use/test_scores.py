@@ -106,10 +106,38 @@ def test_chrf_forgives_endings():
         ("417 steps", "418 steps", False),
         ("between 2 and 3", "3 or 2", True),
         ("seven", "seven", False),
+        ("It takes 10-15 minutes.", "15 minutes", True),
+        ("It takes 10-15 minutes.", "-15 minutes", False),
+        ("10%-15%", "15 %", True),
+        ("on 2024-01-05", "2024/1/5", True),
+        ("COVID-19", "19", True),
+        ("\u22124 °C", "-4 °C", True),
+        ("(-4)", "4", False),
+        ("3.5", "3,5", True),
+        ("35", "3,5", False),
+        ("0,125 l", "0.125 l", True),
+        ("1,417,000.5", "1417000.5", True),
+        ("12\u00a0000", "12000", True),
+        ("1,00,000", "100000", True),
+        ("1,2,3", "3 and 2", True),
+        ("1,5e-3", "0.0015", True),
     ],
 )
 def test_numbers_are_compared_by_value(answer, expected, same):
     assert same_numbers(answer, expected) is same
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.sampled_from("-–"))
+def test_both_ends_of_a_range_are_numbers(low, high, dash):
+    assert same_numbers(f"from {low}{dash}{high} on", f"{high} and {low}")
+
+
+@given(st.decimals(-(10**6), 10**6, places=2), st.sampled_from([".1f", ".2f", ",.1f", ",.2f"]))
+def test_a_number_is_the_same_however_it_is_written(number, form):
+    written = f"{number:{form}}"
+    as_elsewhere = written.replace(",", "\u202f").replace(".", ",").replace("-", "\u2212")
+    assert same_numbers(written, f"{number:{form[-3:]}}")
+    assert same_numbers(as_elsewhere, written)
 
 
 def test_a_model_that_does_not_find_the_end_is_seen():

@@ -26,7 +26,9 @@ from phinetune.use.compare import (
     as_rows,
     behaviour,
     contrasts,
+    judged,
     text_losses,
+    tuned_means,
 )
 from phinetune.use.compare import compare as compare_pairs
 from phinetune.use.judge import Endpoint, judge
@@ -63,6 +65,11 @@ class Comparison:
         return {"base": math.exp(loss.base.mean), "tuned": math.exp(loss.tuned.mean)}
 
     @property
+    def not_judged(self) -> int:
+        """Answers of both models that the judge gave no verdict on."""
+        return sum(side.right is None for pair in self.pairs for side in (pair.base, pair.tuned))
+
+    @property
     def asks_for_sentences(self) -> bool:
         """Whether an answer is only right when it has a whole sentence word for word: `right` then says little."""
         return self.judge in _WORD_FOR_WORD and are_sentences([pair.expected for pair in self.pairs])
@@ -76,6 +83,7 @@ class Comparison:
             "questions": self.questions,
             "count": len(self.pairs),
             "judge": self.judge,
+            "not_judged": self.not_judged,
             "asks_for_sentences": self.asks_for_sentences,
             "verdict": self.verdict(),
             "scores": {name: asdict(contrast) for name, contrast in self.scores.items()},
@@ -104,10 +112,9 @@ def compare(
 
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
     same each time. comparison.json, .xlsx and .png are written to the run's pictures. Raises RunError when there is no
-    run, it kept no questions or another took its place meanwhile, SettingsError for an unknown judge, and what reading
-    the sheet raises.
+    run, it kept no questions, another took its place meanwhile or a model as judge gives no verdict, SettingsError for
+    a judge that is unknown or cannot be reached as told, and what reading the sheet raises.
     """
-    decide = judge(judge_by, endpoint)
     folder = open_finished(run.folder.root if isinstance(run, Run) else run)
     made = folder.recipe.stat().st_mtime_ns
     kept = kept_pairs(folder.pairs)
@@ -121,6 +128,7 @@ def compare(
             "Give some with --sheet test.xlsx, best ones that are not in the training sheet.",
         )
     pairs = _draw(pairs, limit)
+    decide = judge(judge_by, endpoint)
     tuned = open_model(run, model=model, device=device)
     if not tuned.has_base:
         raise RunError("A merged model has no base model in it to compare with.", "Give the run it was merged from.")
@@ -129,8 +137,8 @@ def compare(
     compared = compare_pairs(tuned.model, tuned.encoder, pairs, decide, settings, on_progress)
     seen = None
     if kept is not None and kept.train:
-        known = compare_pairs(tuned.model, tuned.encoder, _draw(kept.train, len(pairs)), decide, settings, on_progress)
-        seen = {name: contrast.tuned.mean for name, contrast in contrasts(known).items()}
+        known = _draw(kept.train, len(pairs))
+        seen = tuned_means(tuned.model, tuned.encoder, known, decide, settings, on_progress)
     paragraphs = files("phinetune.use").joinpath("general_knowledge.txt").read_text(encoding="utf-8").splitlines()
     comparison = Comparison(
         questions=Path(sheet).name if sheet is not None else "held out in training",
@@ -161,8 +169,8 @@ def _draw(pairs: Sequence[Pair], limit: int) -> list[Pair]:
 
 def _on_answers(comparison: Comparison) -> list[str]:
     f1, right, count = comparison.scores["f1"], comparison.scores["right"], len(comparison.pairs)
-    before, after = right.base.mean, right.tuned.mean
-    share = f"Of {count} answers {before:.0%} were right before, {after:.0%} are now (by {comparison.judge})."
+    before, after, judged_of_both = right.base.mean, right.tuned.mean, len(judged(comparison.pairs))
+    share = f"Of {judged_of_both} answers {before:.0%} were right before, {after:.0%} are now (by {comparison.judge})."
     if comparison.asks_for_sentences:
         share = (
             f"Your answers are whole sentences, and {comparison.judge} asks for them word for word ({before:.0%} right "
@@ -178,6 +186,11 @@ def _on_answers(comparison: Comparison) -> list[str]:
         said = (
             f"No sure difference: word overlap changed by {gain.mean:+.2f}, {span}. "
             f"{count} questions are {'too few' if count < 100 else 'not enough'} to tell; try more with --sheet."
+        )
+    if comparison.not_judged:
+        share += (
+            f" {comparison.not_judged} of {2 * count} answers of both models were not judged, as no yes or no came "
+            f"back: {count - judged_of_both} questions are left out of these shares."
         )
     return [said, share]
 

@@ -70,6 +70,8 @@ def _write_workbook(folder: RunFolder, record: dict[str, Any]) -> None:
             for column, cell in enumerate(cells):
                 if isinstance(cell, str):  # as text and nothing else: no cell becomes a formula
                     sheet.write_string(line, column, cell[:_LONGEST_CELL], text)
+                elif cell is None:  # the judge gave no verdict
+                    sheet.write_blank(line, column, None, text)
                 else:
                     sheet.write_number(line, column, cell, text if column in (4, 12) else number)
         last = len(record["pairs"])

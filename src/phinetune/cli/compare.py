@@ -33,7 +33,8 @@ def command(
 
     Example: phinetune compare . --sheet test.xlsx
     """
-    endpoint = phinetune.Endpoint(judge_url, judge_model, judge_key) if judge_url else None
+    named = judge_url or judge_model
+    endpoint = phinetune.Endpoint(judge_url or "", judge_model, judge_key) if named else None
     with Bar(silent=as_json) as bar:
         comparison = phinetune.compare(
             run,

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from phinetune.errors import RunError
 from phinetune.model.rows import fast_row_loss, plain_row_loss
 from phinetune.settings import GenerateSettings
 from phinetune.tokens.batch import validation_batches
@@ -31,7 +33,9 @@ _LONGEST_ROW = 1 << 30  # every pair is a row of its own, so that each has its o
 
 @dataclass(frozen=True)
 class Side:
-    """One model's answer to one question. `loss` is nats per token of the expected answer."""
+    """One model's answer to one question. `loss` is nats per token of the expected answer, `right` None when the judge
+    gave no verdict.
+    """
 
     answer: str
     loss: float
@@ -41,7 +45,7 @@ class Side:
     f1: float
     rouge_l: float
     chrf: float
-    right: float
+    right: float | None
 
 
 @dataclass(frozen=True)
@@ -89,23 +93,41 @@ def compare(
     Raises SheetError when a question alone is too long.
     """
     examples = encoder.examples(pairs)
-    sides: dict[bool, list[Side]] = {}
-    for base in (True, False):
-        name = "base" if base else "tuned"
-        with _answering(model, base):
-            losses = pair_losses(model, examples)
-            written = generate.write(
-                model,
-                encoder,
-                [pair.question for pair in pairs],
-                settings,
-                lambda done, name=name: on_progress(name, done, len(pairs)),  # type: ignore[misc]
-            )
-        sides[base] = [_side(pair, text, loss, judge) for pair, text, loss in zip(pairs, written, losses, strict=True)]
+    base, tuned = (
+        _answer(model, encoder, pairs, examples, judge, settings, base, partial(on_progress, name))
+        for name, base in (("base", True), ("tuned", False))
+    )
     return [
-        Compared(pair.row, pair.question, pair.answer, example.answer_tokens, base, tuned)
-        for pair, example, base, tuned in zip(pairs, examples, sides[True], sides[False], strict=True)
+        Compared(pair.row, pair.question, pair.answer, example.answer_tokens, before, after)
+        for pair, example, before, after in zip(pairs, examples, base, tuned, strict=True)
     ]
+
+
+def tuned_means(
+    model: Any,
+    encoder: Encoder,
+    pairs: Sequence[QuestionAnswer],
+    judge: Judge,
+    settings: GenerateSettings,
+    on_progress: OnProgress = lambda *_: None,
+) -> dict[str, float]:
+    """The tuned model alone: means of its loss (weighted by answer tokens) and scores, `right` if any was judged.
+
+    Raises SheetError when a question alone is too long.
+    """
+    examples = encoder.examples(pairs)
+    told = partial(on_progress, "tuned, on what it was trained on")
+    sides = _answer(model, encoder, pairs, examples, judge, settings, False, told)
+    found = {}
+    for name in ("loss", *SCORES):
+        scored = [
+            (float(value), example.answer_tokens if name == "loss" else 1)
+            for side, example in zip(sides, examples, strict=True)
+            if (value := getattr(side, name)) is not None
+        ]
+        if scored:
+            found[name] = sum(value * weight for value, weight in scored) / sum(weight for _, weight in scored)
+    return found
 
 
 @torch.inference_mode()
@@ -124,12 +146,17 @@ def pair_losses(model: Any, examples: Sequence[Example]) -> list[float]:
 
 
 def contrasts(compared: Sequence[Compared]) -> dict[str, Contrast]:
-    """The loss (weighted by answer tokens, as in training) and every score of both models, with 95 % intervals."""
-    weights = [float(each.answer_tokens) for each in compared]
+    """The loss (weighted by answer tokens, as in training) and every score of both models, with 95 % intervals.
+
+    `right` is over the pairs with a verdict on both answers. Raises RunError when there is none.
+    """
     found = {}
     for name in ("loss", *SCORES):
-        base, tuned = ([float(getattr(getattr(each, side), name)) for each in compared] for side in ("base", "tuned"))
-        weight = weights if name == "loss" else None
+        scored = judged(compared) if name == "right" else compared
+        if not scored:
+            raise RunError("The judge gave no verdict on any question.", "See that its server runs, and compare again.")
+        weight = [float(each.answer_tokens) for each in scored] if name == "loss" else None
+        base, tuned = ([float(getattr(getattr(each, side), name)) for each in scored] for side in ("base", "tuned"))
         differences = [after - before for before, after in zip(base, tuned, strict=True)]
         found[name] = Contrast(
             base=estimate(base, weight),
@@ -138,6 +165,11 @@ def contrasts(compared: Sequence[Compared]) -> dict[str, Contrast]:
             p_value=p_value(base, tuned),
         )
     return found
+
+
+def judged(compared: Sequence[Compared]) -> list[Compared]:
+    """The pairs with a verdict on both answers."""
+    return [each for each in compared if each.base.right is not None and each.tuned.right is not None]
 
 
 def behaviour(sides: Sequence[Side]) -> Behaviour:
@@ -174,8 +206,27 @@ def as_rows(compared: Sequence[Compared]) -> list[dict[str, Any]]:
     return [asdict(each) for each in sorted(compared, key=lambda each: (each.tuned.f1, -each.tuned.loss))]
 
 
+def _answer(
+    model: Any,
+    encoder: Encoder,
+    pairs: Sequence[QuestionAnswer],
+    examples: Sequence[Example],
+    judge: Judge,
+    settings: GenerateSettings,
+    base: bool,
+    told: Callable[[int, int], None],
+) -> list[Side]:
+    """The answers of one of the models, scored; `told` is told how many of all are written."""
+    with _answering(model, base):
+        losses = pair_losses(model, examples)
+        questions = [pair.question for pair in pairs]
+        written = generate.write(model, encoder, questions, settings, lambda done: told(done, len(pairs)))
+    return [_side(pair, text, loss, judge) for pair, text, loss in zip(pairs, written, losses, strict=True)]
+
+
 def _side(pair: QuestionAnswer, written: generate.Written, loss: float, judge: Judge) -> Side:
     text, hoped = written.text, pair.answer
+    right = judge(pair.question, hoped, text)
     return Side(
         answer=text,
         loss=loss,
@@ -185,7 +236,7 @@ def _side(pair: QuestionAnswer, written: generate.Written, loss: float, judge: J
         f1=token_f1(text, hoped),
         rouge_l=rouge_l(text, hoped),
         chrf=chrf(text, hoped),
-        right=float(judge(pair.question, hoped, text)),
+        right=None if right is None else float(right),
     )
 
 

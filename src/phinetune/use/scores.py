@@ -13,7 +13,14 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
 
 _CHRF = CHRF()
-_NUMBER = re.compile(r"[-+]?\d[\d,\u00a0\u202f]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(
+    r"""(?P<sign>(?<![\w%°€)])[-+\u2212])?  # after a number or a letter it is the dash of a range or a word
+        (?:(?P<commas>[1-9]\d*(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?)  # 1,417.5
+          |(?P<others>(?<!\d,)\d+(?:[\u00a0\u202f]\d{3})*,\d+(?!,?\d)  # 3,5
+                     |\d+(?:[\u00a0\u202f]\d{3}(?!\d))*(?:\.\d+)?))  # 1417.5
+        (?P<exponent>[eE][-+]?\d+)?""",
+    re.VERBOSE,
+)
 _CLOSE = 1e-6  # relative, so that 0.1 + 0.2 is 0.3
 # Scripts written without spaces: Thai, Lao, Burmese, Khmer, Japanese and Chinese.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
@@ -59,7 +66,10 @@ def chrf(answer: str, expected: str) -> float:
 
 
 def same_numbers(answer: str, expected: str) -> bool:
-    """Whether every number of the expected answer stands in the answer; False when it has none."""
+    """Whether every number of the expected answer stands in the answer; False when it has none.
+
+    1,417 is a thousand and more, 3,5 three and a half; 10-15 is 10 and 15.
+    """
     said, hoped = _numbers(answer), _numbers(expected)
     return bool(hoped) and all(any(_is_close(number, other) for other in said) for number in hoped)
 
@@ -119,7 +129,16 @@ def _harmonic(shared: int, said: Sequence[str], hoped: Sequence[str]) -> float:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(re.sub(r"[,\u00a0\u202f]", "", match)) for match in _NUMBER.findall(text)]
+    return list(map(_number, _NUMBER.finditer(text)))
+
+
+def _number(found: re.Match[str]) -> float:
+    sign = "-" if found["sign"] in ("-", "\u2212") else ""
+    if found["commas"]:
+        digits = found["commas"].replace(",", "")
+    else:
+        digits = re.sub(r"[\u00a0\u202f]", "", found["others"]).replace(",", ".")
+    return float(f"{sign}{digits}{found['exponent'] or ''}")
 
 
 def _is_close(one: float, other: float) -> bool:
