@@ -1,6 +1,8 @@
-"""attention.c against the attention by blocks in fp32 and fp64 products, rotation and gradients included."""
+"""attention.c against the attention by blocks in fp32, rotation and gradients included."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -52,7 +54,9 @@ def test_equals_attention_in_fp32_to_the_last_place_of_bf16(lengths, heads, widt
     for ours, plain in zip(_bands(lengths, inputs, angles, width), exact, strict=True):
         assert ours.dtype == torch.bfloat16
         # One rounding is 2**-9 at most; the products before it are in fp32, in another order.
-        torch.testing.assert_close(ours.float(), plain, rtol=HALF_STEP, atol=2e-5 * size * float(plain.abs().max() + 1))
+        torch.testing.assert_close(
+            ours.float(), plain, rtol=HALF_STEP, atol=2e-5 * size * float(plain.detach().abs().max() + 1)
+        )
 
 
 @pytest.mark.parametrize("length", [16, 31, 32, 33, 63, 64, 65, 300, 1025])
@@ -97,6 +101,8 @@ def test_numbers_that_are_not_finite_stay_so_where_they_are_seen(broken):
         inputs[1][10, 0] = broken
     attended, *gradients = _bands((40, 5), inputs, angles, 8)
     assert torch.isfinite(attended[:10]).all()
-    assert not torch.isfinite(attended[10:40]).any(1).all()
+    seen = torch.isfinite(attended[10:40])  # an infinite key may make scores that count for nothing
+    assert not (seen.any() if math.isnan(broken) else seen.all())
     assert torch.isfinite(attended[40:]).all()
-    assert not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    assert not all(bool(torch.isfinite(gradient[:40]).all()) for gradient in gradients)
+    assert all(bool(torch.isfinite(gradient[40:]).all()) for gradient in gradients)

@@ -106,6 +106,16 @@ def test_measured_peaks_of_smollm2_are_met(documents, length, answer, computing,
     assert planned.total / 1e9 == pytest.approx(peak, rel=0.10)
 
 
+def test_rows_of_many_lengths_take_code_of_their_own_up_to_a_bound():
+    # The handbook in rows of 8 pairs, 40 steps: 1.39 GB; of one length: 1.14
+    shape = read_shape(KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"], "SmolLM2")
+    scene = (shape, adapter_shape(shape, 16, "all"), [Row((30,) * 8, 130)], Row((42,), 20))
+    one, few, many, more = (footprint(*scene, BF16, lengths).total for lengths in (1, 3, 40, 400))
+    assert one < few < many == more
+    assert many / 1e9 == pytest.approx(1.39, rel=0.10)
+    assert footprint(*scene, FP32, 40).total == footprint(*scene, FP32, 1).total
+
+
 def test_recomputing_keeps_little_and_never_helps_the_check():
     row, again = Row((512,) * 4, 1000), Computing(2, False, "bands", recompute=True)
     assert step_footprint(*_phi2(), row, again).activations < step_footprint(*_phi2(), row, BF16).activations / 8

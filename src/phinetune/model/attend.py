@@ -1,7 +1,7 @@
 """Attention within the documents of a row, by the fastest way that is at hand.
 
 flash.py       one fused kernel        bf16 and fp16 on NVIDIA GPUs from compute capability 8.0 on
-bands.py       attention.c             bf16 on a CPU with a C compiler
+bands.py       attention.c             bf16 on a CPU, where there is GCC
 documents.py   a few batched products  everything else, and the reference of the other two
 """
 

@@ -1,4 +1,4 @@
-"""Causal attention within each document of a row by attention.c: for bf16 on a CPU with a C compiler.
+"""Causal attention within each document of a row by attention.c: for bf16 on a CPU, where there is GCC.
 
     q k v [T, heads d] ─► a document and a key head at a time, 32 queries against the keys up to them ─► [T, heads d]
 

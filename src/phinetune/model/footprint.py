@@ -4,7 +4,7 @@
 
 The peak is that of the largest training step, or of the check before the first step (training/check.py), which runs
 transformers' plain forward on the longest pair alone and keeps three times as much a token. Activations are counted
-tensor by tensor as layers.py, fused.py, elementwise.py and documents.py save them for the way back;
+tensor by tensor as layers.py, fused.py, elementwise.py, bands.py and documents.py save them for the way back;
 tests/model/test_footprint.py holds the count against what autograd really keeps. What could only be measured is a
 constant below, with its measurement; `benchmarks/plan_accuracy.py` measures whole runs against the sum.
 """
@@ -28,6 +28,10 @@ _LOGITS_AT_ONCE = 1 << 24  # elements, as loss.py makes them
 # kernels of the products made (SmolLM2, a step of 8 tokens). On a GPU: what CUDA takes for itself; not measured here.
 _PROGRAM_CPU = 500_000_000
 _PROGRAM_GPU = 500_000_000
+# oneDNN makes code for every shape of a product, some 80 of them for a row of another length, and keeps so much of it
+# (device.bound_kernel_caches): SmolLM2, rows of 8 pairs, grew by 0.04 GB a step at first and by 0.24 GB in 40 steps.
+# Only for 16-bit numbers on a CPU; in fp32 another library computes, and nothing grows.
+_KERNELS_OF_A_LENGTH, _KERNELS_KEPT = 35_000_000, 240_000_000
 # What the C library holds beyond the tensors in use, and what the way back holds for a moment, as a share of the
 # activations. SmolLM2, rows of 512 to 2048 tokens: 0.27 to 0.42 in bf16, 0.36 to 0.42 in fp32; Phi-2, 512 tokens: 0.26.
 # torch's allocator for GPUs holds whole blocks; its share is a guess.
@@ -87,10 +91,21 @@ class Computing:
 
 
 def footprint(
-    shape: ModelShape, adapter: AdapterShape, rows: Sequence[Row], longest: Row, computing: Computing
+    shape: ModelShape,
+    adapter: AdapterShape,
+    rows: Sequence[Row],
+    longest: Row,
+    computing: Computing,
+    row_lengths: int = 1,
 ) -> Footprint:
-    """The peak of a run whose largest rows are among `rows` and whose longest pair alone is `longest`."""
+    """The peak of a run whose largest rows are among `rows` and whose longest pair alone is `longest`.
+
+    `row_lengths` is how many different numbers of tokens its rows have.
+    """
     step = max((step_footprint(shape, adapter, row, computing) for row in rows), key=lambda each: each.total)
+    if not computing.on_gpu and computing.itemsize < _FP32:
+        kernels = min(_KERNELS_KEPT, (row_lengths - 1) * _KERNELS_OF_A_LENGTH)
+        step = replace(step, program=step.program + kernels)
     check = check_footprint(shape, adapter, longest, computing)
     return max(step, check, key=lambda each: each.total)
 
@@ -219,4 +234,4 @@ def _moment_bytes(shape: ModelShape, row: Row, computing: Computing) -> int:
 def _plain_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: Computing) -> int:
     """What transformers' forward with PEFT's adapters keeps."""
     ratio = _PLAIN_FP32 if computing.itemsize == _FP32 else _PLAIN_16_BIT
-    return int(ratio * kept_bytes(shape, adapter, row, computing))
+    return int(ratio * kept_bytes(shape, adapter, row, replace(computing, attention="blocks")))

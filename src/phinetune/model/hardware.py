@@ -21,7 +21,7 @@ from typing import Literal
 import psutil
 
 from phinetune.errors import SettingsError
-from phinetune.model.compiler import compilers
+from phinetune.model.compiler import has_gcc
 from phinetune.model.footprint import Attention
 from phinetune.model.shape import AdapterShape, ModelShape
 
@@ -61,10 +61,10 @@ class Device:
 
     def attention(self, dtype: Dtype) -> Attention:
         """The fused kernel is for 16-bit numbers on GPUs from compute capability 8.0 on; those have bf16. Ours is
-        compiled for bf16 on a CPU."""
+        compiled by GCC for bf16 on a CPU."""
         if self.kind == "cuda" and self.has_bf16 and dtype != "fp32":
             return "flash"
-        return "bands" if self.kind == "cpu" and dtype == "bf16" and compilers() else "blocks"
+        return "bands" if self.kind == "cpu" and dtype == "bf16" and has_gcc() else "blocks"
 
 
 # NVIDIA's data sheets: T4 (65 TFLOP/s fp16), A100 SXM (312), H100 SXM (989, dense). Memory as torch reports it.

@@ -66,13 +66,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Steps:
-    """How the run goes through the pairs. `rows`: the largest ones of all `passes`. Tokens are those of all steps."""
+    """How the run goes through the pairs. `rows`: the largest ones of all `passes`, which have `row_lengths` different
+    numbers of tokens. Tokens are those of all steps."""
 
     total: int
     per_epoch: int
     validations: int
     plan: RowPlan
     rows: tuple[Row, ...]
+    row_lengths: int
     passes: int
     tokens: int
     answer_tokens: int
@@ -124,6 +126,7 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
     order = StepOrder(len(pairs), settings.examples_per_step, settings.seed)
     schedule = plan_schedule(settings, order.steps_per_epoch)
     rows: dict[Row, None] = {}
+    lengths: set[int] = set()
     passes = tokens = answer_tokens = 0
     for epoch in range(math.ceil(schedule.total_steps / order.steps_per_epoch)):
         left = schedule.total_steps - epoch * order.steps_per_epoch
@@ -135,6 +138,7 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
                 tokens += row.tokens
                 answer_tokens += row.answer_tokens
                 rows[row] = None
+                lengths.add(row.tokens)
         rows = dict.fromkeys(_largest(list(rows)))
     validations = 0
     if scene.workload.validation:
@@ -145,6 +149,7 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
         validations=validations,
         plan=plan,
         rows=tuple(rows),
+        row_lengths=len(lengths),
         passes=passes,
         tokens=tokens,
         answer_tokens=answer_tokens,
@@ -165,7 +170,7 @@ def memory_of(scene: Scene, steps: Steps) -> Footprint:
         recompute=steps.plan.recompute,
     )
     alone = Row((longest.tokens,), longest.answer)
-    return footprint(scene.shape, scene.adapter, steps.rows, alone, computing)
+    return footprint(scene.shape, scene.adapter, steps.rows, alone, computing, steps.row_lengths)
 
 
 def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = None) -> Time:

@@ -1,6 +1,6 @@
 """The memory passes between the matrix products of a step: plain tensor operations, and the same fused in C.
 
-`ops_for(x)` gives the implementation for tensors like x: `native` for bf16 on a CPU where a C compiler is at hand,
+`ops_for(x)` gives the implementation for tensors like x: `native` for bf16 on a CPU where GCC is at hand,
 else `plain`, which is also what the native one is tested against.
 """
 

@@ -7,7 +7,8 @@
  *     scores = Q Kt         O  = P V           dV += Pt dO        dP = dO Vt
  *     dS = P (dP - sum P dP)                    dQ = dS K         dK += dSt Q
  *
- * The plain reference is documents.py. Every task writes results of its own, and sums in one order, so that the result
+ * Rows of a band beyond its queries hold anything: nothing is stored or summed from them. The plain reference is
+ * documents.py. A row of few documents and key heads keeps as few threads busy. Every task writes results of its own, and sums in one order, so that the result
  * does not depend on the number of threads.
  */
 #include <math.h>
@@ -22,7 +23,7 @@
 #else
 #define LANES 4
 #endif
-#define ROWS 4   /* of a tile of the product; its columns are up to 4 vectors, so that the sums fill the registers */
+#define ROWS 4   /* of a tile of the product; its columns are up to 4 vectors: the sums fill half of 32 registers */
 #define BAND 32
 #define INLINE static inline __attribute__((always_inline))
 
@@ -136,7 +137,7 @@ static void read_keys(const Row *row, Scratch *s, idx start, idx length, idx hea
     transpose(s->k, length, wide_length, row->d, wide_d, s->kt);
 }
 
-static void read_queries(const Row *row, Scratch *s, idx first, idx count, idx rows, idx head, idx wide_d) {
+static void read_queries(const Row *row, Scratch *s, idx first, idx count, idx head, idx wide_d) {
     for (idx i = 0; i < count; i++) {
         float *to = s->q + i * wide_d;
         widen(row->q, first + i, row->heads, head, row->d, wide_d, to);
@@ -144,12 +145,10 @@ static void read_queries(const Row *row, Scratch *s, idx first, idx count, idx r
 #pragma omp simd
         for (idx j = 0; j < wide_d; j++) to[j] *= row->scaling;
     }
-    memset(s->q + count * wide_d, 0, (rows - count) * wide_d * sizeof(float));
 }
 
-/* Scores become probabilities of the keys up to each query; the others, and rows beyond `count`, become 0. */
-static void softmax(float *scores, idx wide_length, idx first, idx count, idx rows, idx columns, float *log_sums,
-                    idx heads) {
+/* Scores become probabilities of the keys up to each query; the others become 0. */
+static void softmax(float *scores, idx wide_length, idx first, idx count, idx columns, float *log_sums, idx heads) {
     for (idx r = 0; r < count; r++) {
         float *row = scores + r * wide_length, highest = -INFINITY, total = 0;
         idx seen = first + r + 1;
@@ -163,12 +162,11 @@ static void softmax(float *scores, idx wide_length, idx first, idx count, idx ro
         for (idx j = seen; j < columns; j++) row[j] = 0;
         log_sums[r * heads] = highest + logf(total);
     }
-    for (idx r = count; r < rows; r++) memset(scores + r * wide_length, 0, columns * sizeof(float));
 }
 
 /* The same from the logarithms of the sums. */
-static void softmax_again(float *scores, idx wide_length, idx first, idx count, idx rows, idx columns,
-                          const float *log_sums, idx heads) {
+static void softmax_again(float *scores, idx wide_length, idx first, idx count, idx columns, const float *log_sums,
+                          idx heads) {
     for (idx r = 0; r < count; r++) {
         float *row = scores + r * wide_length, log_sum = log_sums[r * heads];
         idx seen = first + r + 1;
@@ -176,7 +174,6 @@ static void softmax_again(float *scores, idx wide_length, idx first, idx count, 
         for (idx j = 0; j < seen; j++) row[j] = fast_exp(row[j] - log_sum);
         for (idx j = seen; j < columns; j++) row[j] = 0;
     }
-    for (idx r = count; r < rows; r++) memset(scores + r * wide_length, 0, columns * sizeof(float));
 }
 
 /* g = p (g - sum p g), row by row. */
@@ -225,9 +222,9 @@ int attend(const bf16 *q, const bf16 *k, const bf16 *v, const float *cos, const 
                 for (idx first = 0; first < length; first += BAND) {
                     idx count = length - first < BAND ? length - first : BAND, rows = up_to(count, ROWS);
                     idx seen = first + count, columns = up_to(seen, LANES), token = start + first;
-                    read_queries(&row, &s, token, count, rows, head, wide_d);
+                    read_queries(&row, &s, token, count, head, wide_d);
                     product(s.q, wide_d, 1, s.kt, wide_length, s.scores, wide_length, rows, columns, d, 0);
-                    softmax(s.scores, wide_length, first, count, rows, columns, log_sums + token * heads + head, heads);
+                    softmax(s.scores, wide_length, first, count, columns, log_sums + token * heads + head, heads);
                     product(s.scores, wide_length, 1, s.v, wide_d, s.out, wide_d, rows, wide_d, seen, 0);
                     for (idx i = 0; i < count; i++) put(s.out + i * wide_d, answers, token + i, heads, head, d);
                 }
@@ -262,15 +259,13 @@ int attend_backward(const bf16 *g, const bf16 *q, const bf16 *k, const bf16 *v, 
                 for (idx first = 0; first < length; first += BAND) {
                     idx count = length - first < BAND ? length - first : BAND, rows = up_to(count, ROWS);
                     idx seen = first + count, columns = up_to(seen, LANES), token = start + first;
-                    read_queries(&row, &s, token, count, rows, head, wide_d);
+                    read_queries(&row, &s, token, count, head, wide_d);
                     for (idx i = 0; i < count; i++) widen(g, token + i, heads, head, d, wide_d, s.g + i * wide_d);
-                    memset(s.g + count * wide_d, 0, (rows - count) * wide_d * sizeof(float));
                     product(s.q, wide_d, 1, s.kt, wide_length, s.scores, wide_length, rows, columns, d, 0);
-                    softmax_again(s.scores, wide_length, first, count, rows, columns, log_sums + token * heads + head,
-                                  heads);
+                    softmax_again(s.scores, wide_length, first, count, columns, log_sums + token * heads + head, heads);
                     product(s.scores, 1, wide_length, s.g, wide_d, s.gv, wide_d, columns, wide_d, count, 1);
                     product(s.g, wide_d, 1, s.vt, wide_length, s.g_scores, wide_length, rows, columns, d, 0);
-                    softmax_back(s.scores, s.g_scores, wide_length, rows, columns);
+                    softmax_back(s.scores, s.g_scores, wide_length, count, columns);
                     product(s.g_scores, wide_length, 1, s.k, wide_d, s.out, wide_d, rows, wide_d, seen, 0);
                     product(s.g_scores, 1, wide_length, s.q, wide_d, s.gk, wide_d, columns, wide_d, count, 1);
                     for (idx i = 0; i < count; i++) {
