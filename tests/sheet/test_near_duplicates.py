@@ -54,6 +54,11 @@ def test_nearly_the_same(one: str, other: str) -> None:
         ("Where is the pan?", "Where is the pin?"),
         ("What is the maximum of a list?", "What is the minimum of a list?"),
         ("Who made it?", "Why made it?"),
+        ("What are you?", "What is it?"),
+        ("What is it?", "What is this for?"),
+        ("Who are you?", "Who is it for?"),
+        ("What does vitamin A do?", "What does vitamin D do?"),
+        ("Do you have size S?", "Do you have size L?"),
         ("请问北京有多少人口", "请问南京有多少人口"),
     ],
 )

@@ -19,14 +19,15 @@ from phinetune.sheet.clean import normalize_question
 
 Words = tuple[str, ...]
 
-# Words that may come, go or change without a question becoming another one. "Not", "from" and "who" are no such words.
+# Words that may come, go or change without a question becoming another one. "Not", "from" and "who" are no such words,
+# and single letters seldom are: vitamin D, size S.
 _LIGHT_WORDS = """
     a an the this that these those my your our i you we me us please pls hi hello so just
     do does did can could will would is are be was were it its of for in on at there to
     der die das den dem des ein eine einen einem einer bitte ich du sie wir man mein meine ist sind zu
-    le la les l un une des de du d s il vous je on est sont y
+    le la les un une des de du il vous je on est sont y
     el los las una unos unas lo se es son por favor mi tu su
-    o os as um uma uns umas da dos das é são i gli uno è sono di per het een zijn u
+    os as um uma uns umas da dos das é são i gli uno è sono di per het een zijn
 """
 _LIGHT = frozenset(_LIGHT_WORDS.split())
 _CONTRACTED = {
@@ -71,10 +72,11 @@ def near_duplicates(pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
 
 
 def _meaning(text: str) -> list[str]:
-    """The words that make a question this one; all of them where nothing else is there."""
+    """The words that make a question this one; all of them where one at most is left ("What are you?")."""
     words = text.split()
     full = (_CONTRACTED.get(word, word) for word in words)
-    return [word for word in full if word and word not in _LIGHT] or words
+    kept = [word for word in full if word and word not in _LIGHT]
+    return kept if len(kept) > 1 else words
 
 
 def _shapes(key: Words, answer: str | None) -> Iterator[object]:
