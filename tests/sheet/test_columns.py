@@ -104,6 +104,36 @@ class TestNames:
         assert (columns.header.row, *names(columns)) == (4, "Question", "Answer")
         assert len(columns.header.data) == len(TEXTS)
 
+    PAIR = ("Who is a typical user?", "Anyone with a reply to give.")
+
+    @pytest.mark.parametrize("header", [("Text", "Ergebnis"), None])
+    @pytest.mark.parametrize("place", [0, 1, 4])
+    def test_are_no_sentences(self, header: tuple[str, str] | None, place: int) -> None:
+        pairs = [[f"What is in room {number}?", f"A lamp and {number} chairs."] for number in range(5)]
+        pairs.insert(place, list(self.PAIR))
+        columns, warnings = choose(table(*([header] if header else []), *pairs))
+        assert len(columns.header.data) == len(pairs)
+        assert "rows_above_header" not in warnings
+
+    @pytest.mark.parametrize("first", ["Contact of Jane", "Customer Jane"])
+    def test_hold_no_personal_data(self, first: str) -> None:
+        longer = [[f"{question} Tell me all.", f"{answer} That is all there is."] for question, answer in TEXTS]
+        columns, _ = choose(table([first, "bot at jane.doe@firm.org"], *longer))
+        assert (columns.header.row, *names(columns)) == (None, "A", "B")
+
+    def test_show_no_personal_data(self) -> None:
+        columns, warnings = choose(
+            table(["Question", "to jane@firm.org", "tom@firm.org"], *([*row, "x"] for row in TEXTS))
+        )
+        assert (*names(columns), *columns.ignored) == ("Question", "to ja…", "to…")
+        assert "firm.org" not in warnings["guessed_columns"]
+
+    def test_with_texts_above_them_are_told(self) -> None:
+        columns, warnings = choose(table(["Our FAQ"], *TEXTS, ["typical user", "reply to give"], *TEXTS))
+        assert columns.header.row == 4
+        assert warnings["rows_above_header"].startswith("2 rows above the column names hold text in both columns")
+        assert "rows_above_header" not in choose(table(["Our FAQ", 2024], ["user text", "bot text"], *TEXTS))[1]
+
     @pytest.mark.parametrize("context", ["input", "context"])
     def test_an_instruction_takes_its_input_along(self, context: str) -> None:
         columns, _ = choose(table(["instruction", context, "output"], ["Translate", "Hund", "dog"]))

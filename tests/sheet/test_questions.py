@@ -23,6 +23,11 @@ def test_the_column_named_for_questions_among_others(tmp_path):
     assert found.numbers == (2, 3, 4)
 
 
+def test_columns_go_out_again_as_they_came(tmp_path):
+    found = find_questions(_csv(tmp_path, "Question,for jane@firm.org", "When do you open?,today", "Who?,now"))
+    assert found.columns == ("Question", "for jane@firm.org")
+
+
 @pytest.mark.parametrize("header", ["Question", "Frage", "prompt"])
 def test_a_single_column_with_a_header(tmp_path, header):
     found = find_questions(_csv(tmp_path, header, "When do you open?", "Who keeps the light?"))

@@ -28,6 +28,7 @@ _LEFT_OUT = "left out"
 _KEPT = "kept as it is"
 _DONE = {
     "empty_rows": _LEFT_OUT,
+    "rows_above_header": _LEFT_OUT,
     "duplicate_pairs": "kept: it counts again",
     "duplicate_questions": "kept: it counts again",
     "near_duplicates": "kept: it counts again",

@@ -23,7 +23,7 @@ from phinetune.sheet.header import (
     with_context,
 )
 from phinetune.sheet.header_names import ANSWER, QUESTION, Likeness, Role, normalize_name
-from phinetune.sheet.table import SheetWarning, Table
+from phinetune.sheet.table import RowNote, SheetWarning, Table
 
 _BY_HAND = "Name other columns with --question and --answer: by header, letter or number."
 
@@ -54,7 +54,7 @@ def choose_columns(
     best = max(found, key=lambda columns: columns.certainty)
     alike = [columns for columns in found if columns.certainty is best.certainty and columns.names == best.names]
     chosen = [best] if best.certainty is Certainty.GUESSED else alike
-    return chosen, [*_warn_of_choice(best), *_warn_of_sheets(tables, chosen, sheet)]
+    return chosen, [*_warn_of_choice(best), *_warn_of_rows_above(chosen), *_warn_of_sheets(tables, chosen, sheet)]
 
 
 def considered(tables: Sequence[Table], sheet: str | None) -> list[Table]:
@@ -151,6 +151,23 @@ def _warn_of_choice(columns: Columns) -> list[SheetWarning]:
         message = f"No row with column names was found: columns are called by letter and row {first} is a pair."
         warnings.append(SheetWarning("no_header", message, (first,)))
     return warnings
+
+
+def _warn_of_rows_above(chosen: Sequence[Columns]) -> list[SheetWarning]:
+    """Pairs above a row that was taken for the column names would be lost."""
+    above = [
+        RowNote(row.number, f"above the column names in row {columns.header.row}", columns.table.name)
+        for columns in chosen
+        for row in columns.above
+    ]
+    if not above:
+        return []
+    what = "row above the column names holds" if len(above) == 1 else "rows above the column names hold"
+    message = (
+        f"{len(above)} {what} text in both columns: left out. "
+        "Pairs are read below the names: if these are pairs, write the names into a row above them."
+    )
+    return [SheetWarning("rows_above_header", message, tuple(note.row for note in above), tuple(above))]
 
 
 def _warn_of_sheets(tables: Sequence[Table], chosen: Sequence[Columns], sheet: str | None) -> list[SheetWarning]:

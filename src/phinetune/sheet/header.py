@@ -24,6 +24,7 @@ from phinetune.sheet.header_names import (
     normalize_name,
     rate,
 )
+from phinetune.sheet.personal_data import find_personal, hide_personal
 from phinetune.sheet.table import Row, Table
 
 # Titles, notes and logos above the header take a few rows, seldom more than ten.
@@ -50,7 +51,11 @@ class Header:
     data: Sequence[Row]
 
     def label(self, column: int) -> str:
-        """What to call the column: its header, or its letter where it has none."""
+        """What to call the column where that is shown: its title without personal data."""
+        return hide_personal(self.title(column))
+
+    def title(self, column: int) -> str:
+        """The header of the column, or its letter where it has none."""
         return self.labels[column] if column < len(self.labels) and self.labels[column] else letter(column)
 
     @property
@@ -80,6 +85,14 @@ class Columns:
     def names(self) -> tuple[str, str]:
         """Equal for tables that have the same header."""
         return normalize_name(self.question_name), normalize_name(self.answer_name)
+
+    @property
+    def above(self) -> tuple[Row, ...]:
+        """Rows above the header with a text in both columns: pairs, if the header is none."""
+        if self.header.row is None:
+            return ()
+        rows = (row for row in self.table.rows if row.number < self.header.row)
+        return tuple(row for row in rows if all(_holds_text(row, column) for column in (self.question[0], self.answer)))
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -131,7 +144,8 @@ def best_column(header: Header, role: Role, other: Role) -> tuple[Likeness, int]
         likeness, rank = rate(label, role)
         if likeness is Likeness.SIMILAR:
             holds_text = not header.data or judge(header.data, column).is_text
-            likeness = likeness if holds_text and not rate(label, other)[0] else Likeness.NONE
+            is_name = _may_be_name(label) and not rate(label, other)[0]
+            likeness = likeness if holds_text and is_name else Likeness.NONE
         return likeness, -rank, -column
 
     best = max(map(merit, range(len(header.labels))), default=(Likeness.NONE, 0, 0))
@@ -194,16 +208,26 @@ def _first_wide(table: Table) -> Header:
     return next((header for header in headers if sum(map(bool, header.labels)) > 1), headers[0])
 
 
+def _holds_text(row: Row, column: int) -> bool:
+    cell = row.cell(column)
+    return isinstance(cell, str) and bool(text := clean(cell)) and is_text(text)
+
+
 def _labels(row: Row) -> tuple[str, ...]:
     return tuple(clean(cell) if isinstance(cell, str) else "" for cell in row.cells)
 
 
+def _may_be_name(label: str) -> bool:
+    """A sentence, or what holds personal data, is the text of a pair: "Who is our typical user?"."""
+    return not label.endswith(_SENTENCE_ENDS) and not find_personal(label)
+
+
 def _reads_like_header(header: Header) -> bool:
-    """Short, different names that are no sentences, above something longer or of another kind."""
+    """Short, different names, above something longer or of another kind."""
     labels = [(column, label) for column, label in enumerate(header.labels) if label]
     if len({label for _, label in labels}) < len(labels) or not header.data:
         return False
-    if any(len(label) > _HEADER_LENGTH or label.endswith(_SENTENCE_ENDS) or not is_text(label) for _, label in labels):
+    if any(len(label) > _HEADER_LENGTH or not _may_be_name(label) or not is_text(label) for _, label in labels):
         return False
     below = [(label, judge(header.data, column)) for column, label in labels]
     return any(

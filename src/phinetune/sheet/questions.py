@@ -49,7 +49,7 @@ def find_questions(path: str | Path, *, question: str | None = None, sheet: str 
     return QuestionTable(
         file=path.name,
         sheet=table.name,
-        columns=tuple(header.label(index) for index in range(width)),
+        columns=tuple(header.title(index) for index in range(width)),
         question_column=header.label(column),
         rows=rows,
         numbers=tuple(row.number for row in header.data),
