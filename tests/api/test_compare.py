@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ from PIL import Image
 import phinetune
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.cli import main
-from phinetune.errors import RunError, SettingsError
+from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.run_folder import RunFolder
 from phinetune.use.agreement import mean_loss
 
@@ -119,6 +120,76 @@ def test_answers_without_a_verdict_are_counted_and_left_out(run, monkeypatch):
         phinetune.compare(run, max_new_tokens=20)
 
 
+@pytest.fixture(scope="module")
+def told_run(toy_base, tmp_path_factory):
+    """A run that was told which columns to take, as their names say nothing."""
+    place = tmp_path_factory.mktemp("told")
+    pairs = [(f"{question} ({i})", answer) for i, (question, answer) in enumerate(toys.PAIRS * 4)]
+    sheet = _write(place / "odd.csv", pairs)
+    return phinetune.train(sheet, model=str(toy_base), out=place / "run", question="C", answer="E", epochs=1)
+
+
+def _write(path, pairs):
+    """Columns whose names say nothing, with texts in all of them."""
+    rows = [("Alpha", "Beta", "Gamma", "Delta", "Epsilon")]
+    rows += [("some text", "some more", question, "and more", answer) for question, answer in pairs]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_a_sheet_is_read_as_in_training_unless_told_otherwise(told_run, tmp_path):
+    odd = _write(tmp_path / "test.csv", [("Who rings the bell?", "Nobody."), ("", "Nothing."), *toys.PAIRS[:3]])
+    found = phinetune.compare(told_run, odd, max_new_tokens=2)
+    assert found.pairs[0].question == "Who rings the bell?"
+    assert found.pairs[0].expected == "Nobody."
+    assert 'from the column "Gamma" of test.csv, expected answers from "Epsilon"' in " ".join(found.verdict())
+    assert any("answer without a question" in note for note in found.notes)
+    assert not any("a model learns a subject" in note for note in found.notes)
+    other = phinetune.compare(told_run, odd, question="Beta", answer="gamma", max_new_tokens=2)
+    assert (other.pairs[0].question, other.pairs[0].expected) == ("some more", "Who rings the bell?")
+    with pytest.raises(SheetError, match="no column"):
+        phinetune.compare(told_run, odd, question="Omega")
+    usual = toys.write_sheet(tmp_path / "usual.xlsx", toys.PAIRS)
+    assert phinetune.compare(told_run, usual, max_new_tokens=2).pairs[0].question == toys.PAIRS[0][0]
+
+
+def test_columns_that_were_guessed_are_told(run, tmp_path):
+    found = phinetune.compare(run, _write(tmp_path / "test.csv", toys.PAIRS), max_new_tokens=2)
+    assert any("not named question and answer" in note for note in found.verdict())
+
+
+def test_questions_that_were_in_training_are_told(run, toy_sheet, compared, tmp_path):
+    found = phinetune.compare(run, toy_sheet, max_new_tokens=2)
+    assert any(f"{30 - 3} of 30 questions were in training" in said for said in found.verdict())
+    held_out = [(pair.question.upper(), pair.expected) for pair in compared.pairs]
+    sheet = toys.write_sheet(tmp_path / "held_out.xlsx", held_out)
+    for found in (compared, phinetune.compare(run, sheet, max_new_tokens=2)):
+        assert not any("were in training" in said for said in found.verdict())
+
+
+def test_damaged_settings_of_a_run_are_named(told_run, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(told_run.folder.root, folder.root)
+    sheet = _write(tmp_path / "test.csv", toys.PAIRS)
+    for damage in ("{", '{"settings": []}', '{"settings": {"data": {"question": 5, "answer": null}}}'):
+        folder.config_json.write_text(damage)
+        with pytest.raises(RunError, match="are damaged"):
+            phinetune.compare(folder.root, sheet)
+    folder.config_json.unlink()
+    assert phinetune.compare(folder.root, sheet, question="C", answer="E", max_new_tokens=2).notes
+
+
+def test_the_tuned_model_alone_is_asked_what_it_was_trained_on(run):
+    asked = []
+    phinetune.compare(run, max_new_tokens=2, on_progress=lambda name, done, total: asked.append((name, done, total)))
+    assert [name for name, done, total in asked if done == total] == [
+        "base",
+        "tuned",
+        "tuned, on what it was trained on",
+    ]
+
+
 def test_workbook_picture_and_record_are_written(run, tmp_path):
     sheet = toys.write_sheet(tmp_path / "test.xlsx", [("=1+1 is what?", "=2+2"), *toys.PAIRS])
     found = phinetune.compare(run, sheet, max_new_tokens=20)
@@ -147,6 +218,8 @@ def test_a_damaged_record_is_named(tmp_path):
 def test_what_cannot_be_compared_is_a_clear_error(run, tmp_path):
     with pytest.raises(SettingsError, match="no judge"):
         phinetune.compare(run, judge_by="coin")
+    with pytest.raises(SettingsError, match="no sheet"):
+        phinetune.compare(run, answer="C")
     with pytest.raises(RunError, match="no folder"):
         phinetune.compare(tmp_path / "none")
 

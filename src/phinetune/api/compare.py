@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 from phinetune.api.ask import open_model
 from phinetune.api.run import Run
 from phinetune.artifacts.comparison import write_comparison
-from phinetune.errors import RunError
-from phinetune.run_folder import locked, open_finished
-from phinetune.sheet.findings import Pair
+from phinetune.errors import RunError, SettingsError, SheetError
+from phinetune.run_folder import RunFolder, damage_in_records, locked, open_finished
+from phinetune.settings import DataSettings
+from phinetune.sheet.clean import normalize_question
+from phinetune.sheet.findings import CODES_OF_SKIPPED, Pair
 from phinetune.sheet.kept import kept_pairs
-from phinetune.sheet.pairs import find_pairs
+from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.use.compare import (
     Behaviour,
     Compared,
@@ -37,6 +41,9 @@ from phinetune.use.scores import are_sentences
 _MOST = 200  # questions asked unless told otherwise
 _FORGOTTEN = 0.1  # nats per token of general text: a tenth more surprised than before
 _SURE = 0.05
+# Of what is found in a sheet, what tells whether the right questions were asked. The rest is about learning from it.
+_TOLD = {"guessed_columns", "similar_columns", "no_header", "several_sheets", "guessed_encoding"}
+_TOLD |= set(CODES_OF_SKIPPED.values())
 _WORD_FOR_WORD = ("contains", "exact")  # judges
 
 
@@ -46,7 +53,8 @@ class Comparison:
 
     `scores` has loss (nats per token of the expected answer), exact, f1, rouge_l, chrf and right (by the judge), the
     last five between 0 and 1. `general_text` is nats per token of a text that has nothing to do with the sheet.
-    `seen` is the tuned model on questions that it was trained on, to tell learning from memorising.
+    `seen` is the tuned model on questions that it was trained on, to tell learning from memorising. `notes` say what
+    was read from a sheet, and what to mind about it.
     """
 
     questions: str
@@ -57,6 +65,7 @@ class Comparison:
     seen: dict[str, float] | None
     general_text: dict[str, float]
     pairs: list[Compared]
+    notes: tuple[str, ...] = ()
 
     @property
     def perplexity(self) -> dict[str, float]:
@@ -76,7 +85,7 @@ class Comparison:
 
     def verdict(self) -> list[str]:
         """What the figures mean, in plain words."""
-        return [*_on_answers(self), *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
+        return [*_on_answers(self), *self.notes, *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,6 +109,8 @@ def compare(
     run: Run | str | Path,
     sheet: str | Path | None = None,
     *,
+    question: str | None = None,
+    answer: str | None = None,
     limit: int = _MOST,
     judge_by: str = "contains",
     endpoint: Endpoint | None = None,
@@ -111,15 +122,23 @@ def compare(
     """Ask the base and the tuned model the same questions, greedily, and score both.
 
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
-    same each time. comparison.json, .xlsx and .png are written to the run's pictures. Raises RunError when there is no
-    run, it kept no questions, another took its place meanwhile or a model as judge gives no verdict, SettingsError for
-    a judge that is unknown or cannot be reached as told, and what reading the sheet raises.
+    same each time. `question` and `answer` name the columns of `sheet` by header, letter or number; left out, they are
+    those that the run was told to take, if the sheet has them, and are found otherwise. comparison.json, .xlsx and .png
+    are written to the run's pictures.
+
+    Raises RunError when there is no run, it kept no questions, another took its place meanwhile or a model as judge
+    gives no verdict, SettingsError for columns without a sheet and a judge that is unknown or cannot be reached as
+    told, and what reading the sheet raises.
     """
     folder = open_finished(run.folder.root if isinstance(run, Run) else run)
     made = folder.recipe.stat().st_mtime_ns
     kept = kept_pairs(folder.pairs)
+    table = None
+    if sheet is None and (question is not None or answer is not None):
+        raise SettingsError("Columns are named, but no sheet that has them.", "Add --sheet test.xlsx.")
     if sheet is not None:
-        pairs: Sequence[Pair] = find_pairs(sheet).pairs
+        table = _read_sheet(sheet, question, answer, folder)
+        pairs: Sequence[Pair] = table.pairs
     elif kept is not None and kept.validation:
         pairs = kept.validation
     else:
@@ -149,6 +168,7 @@ def compare(
         seen=seen,
         general_text=text_losses(tuned.model, tuned.encoder, paragraphs),
         pairs=compared,
+        notes=tuple(_on_sheet(table, pairs, kept.train if kept is not None else ())) if table is not None else (),
     )
     with locked(folder):
         if not folder.is_finished or folder.recipe.stat().st_mtime_ns != made:
@@ -158,6 +178,32 @@ def compare(
             )
         write_comparison(folder, comparison.to_json())
     return comparison
+
+
+def _read_sheet(sheet: str | Path, question: str | None, answer: str | None, folder: RunFolder) -> PairTable:
+    """The pairs of a sheet: from the columns named, else from those the run was told to take, else from those found."""
+    if question is None and answer is None and folder.config_json.is_file():
+        with damage_in_records(folder):
+            told = json.loads(folder.config_json.read_text(encoding="utf-8"))["settings"]["data"]
+            data = DataSettings(question=told["question"], answer=told["answer"])
+        if data.question is not None or data.answer is not None:
+            with suppress(SheetError):  # it has other columns
+                return find_pairs(sheet, question=data.question, answer=data.answer)
+    return find_pairs(sheet, question=question, answer=answer)
+
+
+def _on_sheet(table: PairTable, asked: Sequence[Pair], trained_on: Sequence[Pair]) -> list[str]:
+    """What was read, and what to mind about it."""
+    known = {normalize_question(pair.question) for pair in trained_on}
+    again = sum(normalize_question(pair.question) in known for pair in asked)
+    sheet = f', sheet "{table.sheet}"' if isinstance(table.sheet, str) else ""
+    said = [
+        f'Questions are from the column "{table.question_column}" of {table.file}{sheet}, expected answers from '
+        f'"{table.answer_column}".'
+    ]
+    if again:
+        said.insert(0, f"{again} of {len(asked)} questions were in training: the result looks better than it is.")
+    return said + [warning.message for warning in table.warnings if warning.code in _TOLD]
 
 
 def _draw(pairs: Sequence[Pair], limit: int) -> list[Pair]:

@@ -17,6 +17,12 @@ def command(
     sheet: Path | None = typer.Option(
         None, "--sheet", help="Questions with answers to compare on; those held out in training when left out."
     ),
+    question: str | None = typer.Option(
+        None, help="Column of --sheet with the questions; as in training, or found, when left out."
+    ),
+    answer: str | None = typer.Option(
+        None, help="Column of --sheet with the answers; as in training, or found, when left out."
+    ),
     limit: int = typer.Option(200, min=1, help="Ask at most so many of them."),
     judge: str = typer.Option(
         "contains", help="When an answer is right: contains (the expected text), exact, numeric, or llm-endpoint."
@@ -39,6 +45,8 @@ def command(
         comparison = phinetune.compare(
             run,
             sheet,
+            question=question,
+            answer=answer,
             limit=limit,
             judge_by=judge,
             endpoint=endpoint,
