@@ -7,6 +7,7 @@ import pytest
 import toys
 
 import phinetune
+from phinetune.cli.plan_page import show_plan
 from phinetune.errors import ModelError, SheetError
 from phinetune.model import lora
 from phinetune.settings import LoraSettings
@@ -65,6 +66,19 @@ def test_longer_rows_need_more_memory_and_time(toy_sheet, tmp_path):
     cut = phinetune.plan(long, model="microsoft/phi-2", device="t4", max_length=64)
     assert cut.answers_cut == 30
     assert cut.memory_total < longer.memory_total
+
+
+def test_a_question_without_room_for_an_answer_is_told_where_it_cannot_be_counted(toy_sheet, tmp_path, capsys):
+    pairs = [(f"Q {i}?", f"answer {i}") for i in range(30)] + [("word " * 900 + "?", "yes")]
+    sheet = toys.write_sheet(tmp_path / "long.xlsx", pairs)
+    plan = phinetune.plan(sheet, model="Qwen/Qwen2.5-0.5B-Instruct", device="h100")
+    assert not plan.tokens_are_exact
+    assert (plan.questions_too_long, plan.answers_cut) == (1, 0)
+    [advice] = [advice for advice in plan.advice if advice.setting == "max_length"]
+    assert "leave no room for an answer: training refuses the sheet" in advice.reason
+    show_plan(plan)
+    assert "But training refuses the sheet" in capsys.readouterr().out
+    assert phinetune.plan(toy_sheet, model="Qwen/Qwen2.5-0.5B-Instruct", device="h100").questions_too_long == 0
 
 
 def test_errors_name_what_is_at_fault(toy_sheet, toy_base, tmp_path):

@@ -92,8 +92,19 @@ def test_validation_that_rises_names_the_step_that_was_kept():
     assert (found.severity, found.number) == ("warning", 40)
     assert "rises since step 40, from 1.50 to 3.66" in found.sentence
     assert "Step 40 is the one that was kept" in found.sentence
-    assert "--epochs 2" in found.advice
+    assert "--epochs 2)" in found.advice
     assert "--lora-dropout 0.1" in found.advice
+
+
+@pytest.mark.parametrize(("dropout", "more"), [(0.3, "(--lora-dropout 0.5)"), (0.5, None), (0.6, None)])
+def test_advice_on_overfitting_is_another_run_than_the_last_one(dropout, more):
+    def valley(now: float) -> float:
+        return 1.5 + 6 * (now - 0.5) ** 2
+
+    rows = _rows(_noisy(_fall(3, 0.3), 0.1), valley)
+    advice = _found(rows, Facts(lora_dropout=dropout))["overfitting"].advice
+    assert "--epochs 2.5" in advice
+    assert (more in advice) if more else ("dropout" not in advice)
 
 
 @pytest.mark.parametrize("last", [1.01, 1.02])

@@ -67,6 +67,7 @@ class Plan:
     answer_tokens_per_epoch: int
     longest_pair_tokens: int
     answers_cut: int
+    questions_too_long: int
     max_length: int
     batch_size: int
     grad_accum: int
@@ -155,7 +156,8 @@ def _plan(
         train_tokens_per_epoch=sum(pair.tokens for pair in work.train),
         answer_tokens_per_epoch=sum(pair.answer for pair in work.train),
         longest_pair_tokens=work.longest_uncut,
-        answers_cut=work.cut,
+        answers_cut=work.cut - work.filled,
+        questions_too_long=work.filled,
         max_length=settings.data.max_length,
         batch_size=train.batch_size,
         grad_accum=train.grad_accum,
@@ -206,6 +208,7 @@ def _workload(sheet: str | Path, settings: Settings, found: FoundModel) -> Workl
         cut=sum(pair.tokens > data.max_length for pair in everything),
         longest_uncut=max(pair.tokens for pair in everything),
         is_exact=tokenizer is not None,
+        filled=sum(pair.tokens - pair.answer >= data.max_length for pair in everything),
     )
 
 

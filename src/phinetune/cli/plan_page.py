@@ -49,6 +49,8 @@ def _verdict(plan: Any) -> str:
         text += f" About {_about(plan.time.total)}" + (", plus the download." if plan.disk["download"] else ".")
     if not plan.fits_on_disk:
         text += f" [bold red]But the disk is too full:[/bold red] {_gb(plan.disk_total)} of {_gb(plan.disk_free)} free."
+    if plan.questions_too_long:
+        text += " [bold red]But training refuses the sheet:[/bold red] a question leaves no room for an answer."
     return text
 
 

@@ -60,6 +60,15 @@ def advise_length(scene: Scene, max_length: int) -> Advice:
             "nothing.",
         )
     enough = -(-work.longest_uncut // _ROUND_TO) * _ROUND_TO
+    if work.filled:
+        questions = "1 question fills" if work.filled == 1 else f"{work.filled} questions fill"
+        return Advice(
+            "max_length",
+            str(enough),
+            f"--max-length {enough}",
+            f"{questions} the {max_length} tokens and leave no room for an answer: training refuses the sheet. The "
+            f"longest pair has {work.longest_uncut:,}. It takes more memory: plan again with it, or shorten the text.",
+        )
     answers = "1 answer is" if work.cut == 1 else f"{work.cut} answers are"
     return Advice(
         "max_length",

@@ -38,13 +38,17 @@ class PairTokens:
 
 @dataclass(frozen=True)
 class Workload:
-    """What the run learns from and is measured on, as cut to max_length. `is_exact`: counted, not estimated."""
+    """What the run learns from and is measured on, as cut to max_length. `is_exact`: counted, not estimated.
+
+    `filled`: pairs whose question leaves no room for an answer, which training refuses.
+    """
 
     train: tuple[PairTokens, ...]
     validation: tuple[PairTokens, ...]
     cut: int
     longest_uncut: int
     is_exact: bool
+    filled: int = 0
 
 
 @dataclass(frozen=True)

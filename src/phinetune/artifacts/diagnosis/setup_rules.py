@@ -91,7 +91,7 @@ def leak(evidence: Evidence) -> Diagnosis | None:
         "warning",
         f"{both}{out_of} held-out pairs ask what a training pair asks: the validation loss looks better than it is.",
         both,
-        "Remove the repeated questions: phinetune check --fix writes a sheet without them.",
+        "Remove the repeated questions, or word them in another way: phinetune check SHEET lists their rows.",
     )
 
 

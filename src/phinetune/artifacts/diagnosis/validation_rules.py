@@ -16,6 +16,8 @@ STEEP_RISE, STEEP_OF_GAIN = 0.1, 0.2
 # Some gap is normal. It is wide when the training pairs are a third better, and by more than half of all that the
 # held-out ones won. Neither alone will do: near 0 every gap is a large share, and after a small gain any gap is.
 GAP_OF_LOSS, GAP_OF_GAIN = 0.3, 0.5
+# Beyond this an adapter learns from half of what it sees.
+_MOST_DROPOUT = 0.5
 # No better than the base model: a difference of 2 % either way is chance.
 NO_BETTER = 0.02
 # Half of the mean pace at the end: by then an exponential fall has done 70 % of what it will do.
@@ -61,16 +63,17 @@ def overfitting(evidence: Evidence) -> Diagnosis | None:
     last = float(curves.eval[-1])
     won = max(0.0, (evidence.before or 0.0) - best[1])
     steep = last - best[1] > max(STEEP_RISE * best[1], STEEP_OF_GAIN * won)
-    epochs = max(1, math.ceil(evidence.epoch(best[0])))
+    epochs = max(0.1, round(evidence.epoch(best[0]), 1))
     dropout = evidence.facts.lora_dropout
-    more_dropout = f", more dropout (--lora-dropout {max(0.1, 2 * dropout):g})" if dropout is not None else ""
+    more = min(_MOST_DROPOUT, max(0.1, 2 * dropout)) if dropout is not None else 0.0
+    more_dropout = f", more dropout (--lora-dropout {more:g})" if dropout is not None and more > dropout else ""
     return Diagnosis(
         "overfitting",
         "warning" if steep else "note",
         f"The validation loss rises since step {best[0]}, from {best[1]:.2f} to {last:.2f}: pairs are being learned by "
         f"heart. Step {best[0]} is the one that was kept.",
         best[0],
-        f"Fewer epochs (--epochs {epochs}){more_dropout}, or more pairs.",
+        f"Fewer epochs (--epochs {epochs:g}){more_dropout}, or more pairs.",
     )
 
 
