@@ -37,10 +37,14 @@ def publish(title: str, command: str, columns: Sequence[str], rows: Sequence[Seq
 def machine() -> str:
     if torch.cuda.is_available():
         return describe(torch.device("cuda"))
-    names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
+    names, families = (
+        [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith(trait)]
+        for trait in ("model name", "cpu family")
+    )
+    name = f"{names[0]} family {families[0]}" if names and families else platform.processor()
     has = torch.cpu.get_capabilities()
     units = "AMX" if has.get("amx_tile") else "AVX512 with bf16" if has.get("avx512_bf16") else "no bf16 arithmetic"
-    return f"{names[0] if names else platform.processor()} ({units}), {torch.get_num_threads()} threads"
+    return f"{name} ({units}), {torch.get_num_threads()} threads"
 
 
 def _cpu_info() -> list[str]:
