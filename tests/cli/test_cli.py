@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import toys
+import xlsxwriter
 
 from phinetune.cli import VERBS, main
 
@@ -113,6 +115,26 @@ def test_check_gives_a_verdict_lengths_and_a_cleaned_workbook(capsys, tmp_path):
     assert {"sheet": None, "row": 4, "code": "placeholders", "finding": 'placeholder "TBD" as the answer',
             "done": "left out"} in report["findings"]  # fmt: skip
     assert cleaned.is_file()
+
+
+def test_check_names_the_sheet_of_every_row(capsys, tmp_path):
+    book = xlsxwriter.Workbook(tmp_path / "faq.xlsx")
+    for name in ("Two", "One"):
+        sheet = book.add_worksheet(name)
+        rows = [(name, "North."), (name, "South."), ("Who?", ""), ("Mail?", "jane@firm.org"), (), ("", "So.")]
+        for number, row in enumerate([("Question", "Answer"), *rows]):
+            sheet.write_row(number, 0, row)
+    book.close()
+    _, out, _ = _run(capsys, "check", tmp_path / "faq.xlsx")
+    shown = " ".join(out.split())
+    assert "waver between them. (Two, rows 2, 3; One, rows 2, 3)" in shown
+    for finding in ("passed over.", "without an answer.", "write it in every row.", "meant for everybody."):
+        assert re.search(rf"{finding} \(Two, rows? [0-9, ]+; One, rows? [0-9, ]+\)", shown), finding
+    assert "The first pair, Two, row 2" in shown
+    warnings = json.loads(_run(capsys, "check", tmp_path / "faq.xlsx", "--json")[1])["warnings"]
+    assert all(len(warning["sheets"]) == len(warning["rows"]) for warning in warnings)
+    (empty,) = [warning for warning in warnings if warning["code"] == "empty_rows"]
+    assert list(zip(empty["sheets"], empty["rows"], strict=True)) == [("Two", 6), ("One", 6)]
 
 
 def test_text_of_a_sheet_is_shown_and_never_obeyed(capsys, tmp_path):

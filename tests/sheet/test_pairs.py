@@ -108,6 +108,16 @@ class TestRows:
         assert codes(found)["placeholders"] == (3,)
         assert len(found.pairs) == 1
 
+    def test_without_a_question_may_be_of_a_merged_cell(self, tmp_path: Path) -> None:
+        book = openpyxl.Workbook()
+        for row in (["question", "answer"], ["When?", "At nine."], [None, "On Sunday at ten."]):
+            book.active.append(row)
+        book.active.merge_cells("A2:A3")
+        book.save(tmp_path / "merged.xlsx")
+        found = find_pairs(tmp_path / "merged.xlsx")
+        assert codes(found)["answers_without_question"] == (3,)
+        assert message(found, "answers_without_question").endswith("a merged cell, write it in every row.")
+
     @pytest.mark.parametrize("answer", ["No", "0", "42", "nan bread", "A - B", "X!", "Yes?", "None.", "()", "(a)"])
     def test_with_a_short_answer_are_pairs(self, text_file: Write, answer: str) -> None:
         assert find_pairs(text_file(f"question;answer\nWho?;{answer}\n")).pairs[0].answer == answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +29,7 @@ def show_check(report: Any) -> None:
     console.print(f"\n[bold {color}]{safe(report.verdict.text)}[/bold {color}]\n")
     _show_lengths(console, report.lengths)
     for warning in report.warnings:
-        console.print(f"[yellow]Note:[/yellow] {safe(warning.message)}{_rows(warning.rows)}")
+        console.print(f"[yellow]Note:[/yellow] {safe(warning.message)}{_rows(warning, sheets)}")
     if report.skipped:
         console.print(f"\nSkipped rows ({len(report.skipped)}):")
         for skipped in report.skipped[:_MOST_SKIPPED]:
@@ -36,9 +38,10 @@ def show_check(report: Any) -> None:
         if len(report.skipped) > _MOST_SKIPPED:
             console.print(f"  … and {len(report.skipped) - _MOST_SKIPPED} more; --json lists all")
     example = Table.grid(padding=(0, 2))
-    example.add_row("Question", safe(_short(report.example.question)))
-    example.add_row("Answer", safe(_short(report.example.answer)))
-    title = f"The first pair, row {report.example.row}"
+    first = report.example
+    example.add_row("Question", safe(_short(first.question)))
+    example.add_row("Answer", safe(_short(first.answer)))
+    title = f"The first pair, {f'{safe(first.sheet)}, ' if len(sheets) > 1 else ''}row {first.row}"
     console.print(Panel(example, title=title, title_align="left", expand=False))
     if report.fixed:
         pairs = f"the {len(report.pairs):,} pairs that training would use" if len(report.pairs) > 1 else "the one pair"
@@ -75,11 +78,21 @@ def _show_lengths(console: Console, lengths: Any) -> None:
     console.print()
 
 
-def _rows(rows: Sequence[int]) -> str:
-    if not rows:
+def _rows(warning: Any, sheets: Sequence[str]) -> str:
+    """Rows 2, 3 and 2 of several sheets are "(One, rows 2, 3; Two, row 2)"."""
+    if not warning.rows:
         return ""
-    named = ", ".join(map(str, rows[:_MOST_ROWS])) + (" …" if len(rows) > _MOST_ROWS else "")
-    return f" [dim](row{'s' if len(rows) > 1 else ''} {named})[/dim]"
+    if len(sheets) < 2:
+        named = _named(warning.rows[:_MOST_ROWS])
+    else:
+        places = sorted(zip(warning.sheets, warning.rows, strict=True), key=lambda place: sheets.index(place[0]))
+        by_sheet = groupby(places[:_MOST_ROWS], key=itemgetter(0))
+        named = "; ".join(f"{safe(sheet)}, {_named([row for _, row in group])}" for sheet, group in by_sheet)
+    return f" [dim]({named}{' …' if len(warning.rows) > _MOST_ROWS else ''})[/dim]"
+
+
+def _named(rows: Sequence[int]) -> str:
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}"
 
 
 def _short(text: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from phinetune.errors import SheetError
+from phinetune.sheet.findings import warn_of_notes
 from phinetune.sheet.header import (
     Certainty,
     Columns,
@@ -149,7 +150,7 @@ def _warn_of_choice(columns: Columns) -> list[SheetWarning]:
     if columns.header.row is None and columns.table.columns is None:
         first = columns.table.rows[0].number
         message = f"No row with column names was found: columns are called by letter and row {first} is a pair."
-        warnings.append(SheetWarning("no_header", message, (first,)))
+        warnings.append(SheetWarning("no_header", message, (first,), sheets=(columns.table.name,)))
     return warnings
 
 
@@ -167,7 +168,7 @@ def _warn_of_rows_above(chosen: Sequence[Columns]) -> list[SheetWarning]:
         f"{len(above)} {what} text in both columns: left out. "
         "Pairs are read below the names: if these are pairs, write the names into a row above them."
     )
-    return [SheetWarning("rows_above_header", message, tuple(note.row for note in above), tuple(above))]
+    return [warn_of_notes("rows_above_header", message, above)]
 
 
 def _warn_of_sheets(tables: Sequence[Table], chosen: Sequence[Columns], sheet: str | None) -> list[SheetWarning]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import islice
 from textwrap import shorten
 
 from phinetune.sheet.personal_data import hide_personal
@@ -45,9 +44,11 @@ class Skipped:
 
 
 _STORE_RESULTS = "Open the file in Excel and save it to use them."
+# A spreadsheet stores the text of merged cells in the first of them.
+_MERGED = "If the question is a merged cell, write it in every row."
 _SAID = {
     Trouble.NO_ANSWER: ("questions_without_answer", "a question without an answer", ""),
-    Trouble.NO_QUESTION: ("answers_without_question", "an answer without a question", ""),
+    Trouble.NO_QUESTION: ("answers_without_question", "an answer without a question", _MERGED),
     Trouble.ERROR: ("error_cells", "an error value such as #N/A", "Correct the formula or write the text itself."),
     Trouble.UNSTORED_QUESTION: ("unstored_questions", "a formula without a stored result", _STORE_RESULTS),
     Trouble.UNSTORED_ANSWER: ("unstored_answers", "a formula without a stored result", _STORE_RESULTS),
@@ -58,32 +59,39 @@ CODES_OF_SKIPPED = {trouble: code for trouble, (code, _, _) in _SAID.items()}
 
 def warn_of_skipped(skipped: Sequence[Skipped]) -> list[SheetWarning]:
     """One warning for each kind of trouble, naming its rows."""
-    rows: defaultdict[Trouble, list[int]] = defaultdict(list)
-    for found in skipped:
-        rows[found.trouble].append(found.row)
     return [
         SheetWarning(
-            code, f"Skipped {counted(len(rows[trouble]), 'row')} with {what}. {remedy}".strip(), tuple(rows[trouble])
+            code,
+            f"Skipped {counted(len(found), 'row')} with {what}. {remedy}".strip(),
+            rows=tuple(row.row for row in found),
+            sheets=tuple(row.sheet for row in found),
         )
         for trouble, (code, what, remedy) in _SAID.items()
-        if rows[trouble]
+        if (found := [row for row in skipped if row.trouble is trouble])
     ]
 
 
-def warn_of_empty(gaps: Sequence[Sequence[int]]) -> list[SheetWarning]:
-    """One warning for all empty rows between others; of many it names the first."""
-    count = sum(map(len, gaps))
+def warn_of_empty(gaps: Sequence[tuple[str | None, Sequence[int]]]) -> list[SheetWarning]:
+    """One warning for all empty rows between others, each gap with its sheet; of many it names the first."""
+    count = sum(len(gap) for _, gap in gaps)
     if not count:
         return []
-    first = tuple(islice(chain.from_iterable(gaps), _MOST_EMPTY_ROWS_NAMED))
+    first = list(islice(((sheet, row) for sheet, gap in gaps for row in gap), _MOST_EMPTY_ROWS_NAMED))
     what = "row was" if count == 1 else "rows were"
-    return [SheetWarning("empty_rows", f"{count:,} empty {what} passed over.", first)]
+    message = f"{count:,} empty {what} passed over."
+    rows, sheets = tuple(row for _, row in first), tuple(sheet for sheet, _ in first)
+    return [SheetWarning("empty_rows", message, rows, sheets=sheets)]
 
 
 def warn_of_rows(code: str, message: str, found: Iterable[tuple[Pair, str]]) -> SheetWarning:
     """One warning for the pairs found, each with what is to be said of its row."""
-    notes = tuple(sorted((RowNote(pair.row, text, pair.sheet) for pair, text in found), key=_row))
-    return SheetWarning(code, message, tuple(note.row for note in notes), notes)
+    return warn_of_notes(code, message, sorted((RowNote(pair.row, text, pair.sheet) for pair, text in found), key=_row))
+
+
+def warn_of_notes(code: str, message: str, notes: Sequence[RowNote]) -> SheetWarning:
+    """One warning for the rows of these notes."""
+    rows, sheets = tuple(note.row for note in notes), tuple(note.sheet for note in notes)
+    return SheetWarning(code, message, rows, tuple(notes), sheets)
 
 
 def examples(pairs: Sequence[Pair]) -> str:

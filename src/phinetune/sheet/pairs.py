@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class PairTable:
     warnings: tuple[SheetWarning, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The account as JSON values; `pairs` is their number. A skipped row names its sheet if there are several."""
+        """The account as JSON values; `pairs` is their number. Rows name their sheets if there are several."""
         several = isinstance(self.sheet, list)
         return {
             "file": self.file,
@@ -64,6 +64,7 @@ class PairTable:
             ],
             "warnings": [
                 {"code": warning.code, "message": warning.message, "rows": list(warning.rows)}
+                | ({"sheets": list(warning.sheets)} if several else {})
                 for warning in self.warnings
             ],
         }
@@ -85,7 +86,7 @@ def find_pairs(
     path = Path(path)
     chosen, warnings = choose_columns(read_tables(path), question=question, answer=answer, sheet=sheet)
     sheets = [columns.table.name for columns in chosen if columns.table.name is not None]
-    gaps = [gap for columns in chosen for gap in _gaps(columns)]
+    gaps = [(columns.table.name, gap) for columns in chosen for gap in _gaps(columns)]
     pairs: list[Pair] = []
     skipped: list[Skipped] = []
     for columns in chosen:
@@ -107,9 +108,13 @@ def find_pairs(
         pairs=tuple(pairs[:limit]),
         skipped=tuple(found for found in skipped if found.trouble is not Trouble.EMPTY),
         warnings=(
-            *(warning for columns in chosen for warning in columns.table.warnings),
+            *(
+                replace(warning, sheets=(columns.table.name,) * len(warning.rows))
+                for columns in chosen
+                for warning in columns.table.warnings
+            ),
             *warnings,
-            *warn_of_empty([*gaps, [found.row for found in skipped if found.trouble is Trouble.EMPTY]]),
+            *warn_of_empty([*gaps, *((row.sheet, [row.row]) for row in skipped if row.trouble is Trouble.EMPTY)]),
             *warn_of_skipped(skipped),
             *warn_of_few(len(pairs)),
             *warn_of_repeats(pairs),

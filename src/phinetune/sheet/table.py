@@ -52,13 +52,15 @@ class RowNote:
 class SheetWarning:
     """Something a person should know about their file; the file is used all the same.
 
-    `notes` say of each row what was found there, where there is more to say than the message.
+    `notes` say of each row what was found there, where there is more to say than the message; `sheets` name the sheet
+    of each row.
     """
 
     code: str
     message: str
     rows: tuple[int, ...] = ()
     notes: tuple[RowNote, ...] = ()
+    sheets: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
