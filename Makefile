@@ -16,6 +16,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 torture: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[torture]'
 	$(BIN)/python torture
 
 lint: $(READY)

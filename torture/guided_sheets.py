@@ -1,7 +1,7 @@
 """Coverage-guided lies for the sheet reader: inputs that reach new lines are kept and mutated on (needs atheris).
 
 Text tables, JSON and the XML of worksheets go in as bytes; pairs, nothing, or a SheetError must come out.
-pip install atheris (Python 3.11 to 3.13, Linux) brings the fuzzer; without it nothing is tried, and this says so.
+The extra `torture` brings the fuzzer (Python 3.11 to 3.13, Linux); without it nothing is tried, and this says so.
 """
 
 from __future__ import annotations

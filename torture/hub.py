@@ -200,7 +200,7 @@ def _garbage(scene: Scene) -> Row:
     start, failures = time.monotonic(), []
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         home, hub = scene.home(), Hub(scene.files | {name: b"\x00garbage" * 50})
-        if wrong := _refusal(scene.train(home, hub.endpoint), "cannot be loaded"):
+        if wrong := _refusal(scene.train(home, hub.endpoint), "cannot be loaded|is damaged"):
             failures.append(f"{name}: {wrong}")
         hub.files, hub.commit = scene.files, "d" * 40
         if wrong := _finished(scene.train(home, hub.endpoint), home):
