@@ -22,7 +22,7 @@ ALLOWED = {
     "Apache-2.0 WITH LLVM-exception",
 }  # fmt: skip
 # Where the metadata says nothing that a program understands, what the project's own licence file says.
-KNOWN: dict[str, str] = {}
+KNOWN: dict[str, str] = {"atheris": "Apache-2.0"}
 _NAMES = (
     (r"apache", "Apache-2.0"),
     (r"mozilla|mpl", "MPL-2.0"),
@@ -83,8 +83,8 @@ def page() -> str:
         "# Licences of what phinetune is built and tested with",
         "",
         "Every package that `constraints.txt` pins, with the licence that it declares, as `tools/licences.py` read it",
-        "from the installed packages; those that only the benchmarks need are not among them. All may be used, changed",
-        "and sold; none asks the same of a program beside it.",
+        "from the installed packages, those of the benchmarks and the torture included. All may be used, changed and",
+        "sold; none asks the same of a program beside it.",
         "",
         "| package | licence |",
         "|---|---|",
