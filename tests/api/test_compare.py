@@ -206,6 +206,24 @@ def test_workbook_picture_and_record_are_written(run, tmp_path):
         assert picture.width > 1500
 
 
+def test_the_report_shows_a_comparison_at_once(run, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(run.folder.root, folder.root)
+    for record in (folder.answers_json, folder.report_html):
+        record.unlink()
+    found = phinetune.compare(folder.root, max_new_tokens=2)
+    assert found.report == folder.report_html
+    assert "Furthest from what you expect" in folder.report_html.read_text()
+    folder.metrics_json.write_text("{}")
+    found = phinetune.compare(folder.root, max_new_tokens=2)
+    assert found.report is None
+    assert any("was not made again" in note and "damaged" in note for note in found.verdict())
+    folder.metrics_json.unlink()
+    found = phinetune.compare(folder.root, max_new_tokens=2)
+    assert found.report is None
+    assert not found.notes
+
+
 def test_a_damaged_record_is_named(tmp_path):
     folder = RunFolder(tmp_path)
     assert read_comparison(folder) is None
@@ -240,4 +258,5 @@ def test_the_command_prints_a_page_or_json(run, capsys):
     page, _, told = capsys.readouterr().out.partition("\n{")
     assert "shared words (F1)" in page
     assert "comparison.xlsx" in page
+    assert "report.html" in page.replace("\n", "")
     assert json.loads("{" + told)["count"] == 3

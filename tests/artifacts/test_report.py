@@ -60,7 +60,6 @@ def evil_run(tmp_path_factory):
         epochs=3, lr=1e-2, patience=0,
     )  # fmt: skip
     phinetune.compare(run, max_new_tokens=20)
-    phinetune.report(run)
     return run
 
 
@@ -117,6 +116,21 @@ def test_it_is_made_again_from_the_folder_alone(evil_run, tmp_path):
     (copy / "training_visuals" / "report.html").unlink()
     again = phinetune.report(copy).read_text()
     assert again.replace(">phinetune chat copy<", ">phinetune chat run<").count("<h2>") == before.count("<h2>")
+
+
+def test_the_commands_are_for_the_folder_that_it_names(toy_run, tmp_path, monkeypatch):
+    root = tmp_path / "my run"
+    shutil.copytree(toy_run.folder.root, root)
+    for here, name, command, place in (
+        (root, ".", "phinetune chat .", "from the folder of this run"),
+        (root, root, "phinetune chat .", "from the folder of this run"),
+        (tmp_path, "my run", "phinetune chat 'my run'", "from the folder above this run"),
+        (tmp_path.parent, root, "phinetune chat 'my run'", "from the folder above this run"),
+    ):
+        monkeypatch.chdir(here)
+        words = _Page(phinetune.report(name).read_text()).words
+        assert f"In a terminal, {place}" in words
+        assert command in words
 
 
 def test_the_diagnosis_stands_there_with_its_gravity(toy_run, tmp_path):

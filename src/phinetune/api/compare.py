@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from phinetune.api.ask import open_model
+from phinetune.api.report import report_on
 from phinetune.api.run import Run
 from phinetune.artifacts.comparison import write_comparison
 from phinetune.errors import RunError, SettingsError, SheetError
@@ -54,7 +55,8 @@ class Comparison:
     `scores` has loss (nats per token of the expected answer), exact, f1, rouge_l, chrf and right (by the judge), the
     last five between 0 and 1. `general_text` is nats per token of a text that has nothing to do with the sheet.
     `seen` is the tuned model on questions that it was trained on, to tell learning from memorising. `notes` say what
-    was read from a sheet, and what to mind about it.
+    was read from a sheet, and what to mind about it. `report` is the page of the run, which has all this in it too;
+    None where the run has no figures for one.
     """
 
     questions: str
@@ -66,6 +68,7 @@ class Comparison:
     general_text: dict[str, float]
     pairs: list[Compared]
     notes: tuple[str, ...] = ()
+    report: Path | None = None
 
     @property
     def perplexity(self) -> dict[str, float]:
@@ -124,7 +127,7 @@ def compare(
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
     same each time. `question` and `answer` name the columns of `sheet` by header, letter or number; left out, they are
     those that the run was told to take, if the sheet has them, and are found otherwise. comparison.json, .xlsx and .png
-    are written to the run's pictures.
+    are written to the run's pictures, and its report is made again.
 
     Raises RunError when there is no run, it kept no questions, another took its place meanwhile or a model as judge
     gives no verdict, SettingsError for columns without a sheet and a judge that is unknown or cannot be reached as
@@ -177,7 +180,16 @@ def compare(
                 "Compare again when the training there has ended.",
             )
         write_comparison(folder, comparison.to_json())
-    return comparison
+        return _with_report(comparison, folder)
+
+
+def _with_report(comparison: Comparison, folder: RunFolder) -> Comparison:
+    if not folder.metrics_json.is_file() or not folder.config_json.is_file():
+        return comparison
+    try:
+        return replace(comparison, report=report_on(folder))
+    except RunError as error:  # the comparison is written, and took long
+        return replace(comparison, notes=(*comparison.notes, f"The report was not made again: {error.message}"))
 
 
 def _read_sheet(sheet: str | Path, question: str | None, answer: str | None, folder: RunFolder) -> PairTable:

@@ -212,7 +212,9 @@ def _findings(findings: Mapping[str, Any] | None) -> str:
 
 
 def _next(folder: RunFolder, figures: Mapping[str, Any]) -> str:
-    place = escape(shlex.quote(folder.root.resolve().name if folder.root != Path() else "."))
+    inside = folder.root.resolve() == Path.cwd()
+    place = "." if inside else escape(shlex.quote(folder.root.resolve().name))
+    where = "from the folder of this run" if inside else "from the folder above this run"
     if figures["stopped"] == "failed":
         return "<p>The run ended with an error, so there is no tuned model. Begin anew with --overwrite.</p>"
     again = "" if figures["stopped"] != "interrupted" else "<p>The run was interrupted: go on with --resume.</p>"
@@ -226,7 +228,7 @@ def _next(folder: RunFolder, figures: Mapping[str, Any]) -> str:
         (f"phinetune serve {place}", "an interface for other programs"),
     )
     rows = "".join(f"<tr><td><code>{command}</code></td><td>{words}</td></tr>" for command, words in commands)
-    return again + _table(("In a terminal, from the folder above this run", "What for"), rows)
+    return again + _table((f"In a terminal, {where}", "What for"), rows)
 
 
 def _settings(values: Mapping[str, Any]) -> str:

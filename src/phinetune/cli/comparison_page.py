@@ -48,6 +48,8 @@ def show_comparison(comparison: phinetune.Comparison) -> None:
             print_line(f"    expected: {_short(each.expected)}")
             print_line(f"    answered: {_short(each.tuned.answer)}")
     print_line("All answers: comparison.xlsx, and a picture: comparison.png, in training_visuals.")
+    if comparison.report is not None:
+        print_line(f"The report shows them too: {comparison.report}")
 
 
 def _short(text: str) -> str:
