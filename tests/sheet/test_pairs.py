@@ -153,6 +153,18 @@ class TestFindings:
         assert codes(found)["duplicate_pairs"] == (3, 4)
         assert "conflicting_answers" not in codes(found)
 
+    def test_answers_in_a_format_of_their_own_are_used_and_told(self, tmp_path: Path) -> None:
+        book = openpyxl.Workbook()
+        for row in (["question", "answer"], [1.5, "We."], ["Share?", 0.15], ["Cost?", 1234.5], ["Year?", 1887]):
+            book.active.append(row)
+        for cell, code in (("A2", "#,##0.00"), ("B3", "0%"), ("B4", "#,##0.00 €")):
+            book.active[cell].number_format = code
+        book.save(tmp_path / "formats.xlsx")
+        found = find_pairs(tmp_path / "formats.xlsx")
+        assert [pair.answer for pair in found.pairs] == ["We.", "15%", "1234.5", "1887"]
+        assert codes(found)["own_format"] == (4,)
+        assert 'such as "1234.5" (Sheet, row 4)' in message(found, "own_format")
+
     def test_conflicting_answers_are_used_and_told(self, text_file: Write) -> None:
         found = find_pairs(text_file("question,answer\nWho?,We.\nWhy?,So.\nwho,They.\n"))
         assert len(found.pairs) == 3

@@ -6,7 +6,7 @@ import datetime
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -18,7 +18,7 @@ import xlsxwriter
 
 from phinetune.errors import SheetError
 from phinetune.sheet.read import read_tables
-from phinetune.sheet.table import Cell, ErrorCell, Table, UnstoredFormula
+from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Table, UnstoredFormula
 
 Write = Callable[..., Path]
 
@@ -32,15 +32,31 @@ def cells(path: Path) -> list[tuple[Cell, ...]]:
     return [row.cells for row in only_table(path).rows]
 
 
-def put_sheet(path: Path, cells: str, prologue: str = "") -> None:
-    """Replace the only sheet of a workbook by one row of cells, written in its XML."""
+@pytest.fixture
+def formatted(tmp_path: Path) -> Write:
+    """formatted([(0.15, "0%"), (3, "General")]) writes one row of values, each in a number format."""
+
+    def write(values: Sequence[tuple[object, str]]) -> Path:
+        book = xlsxwriter.Workbook(tmp_path / "formatted.xlsx")
+        sheet = book.add_worksheet()
+        for column, (value, code) in enumerate(values):
+            sheet.write(0, column, value, book.add_format({"num_format": code}))
+        book.close()
+        return tmp_path / "formatted.xlsx"
+
+    return write
+
+
+def put_sheet(path: Path, cells: str, prologue: str = "", styles: str | None = None) -> None:
+    """Replace the only sheet of a workbook by one row of cells, written in its XML, and its styles."""
     with ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     names = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
     xml = f'{prologue}<worksheet {names}><sheetData><row r="1">{cells}</row></sheetData></worksheet>'
+    replaced = {"xl/worksheets/sheet1.xml": xml} | ({"xl/styles.xml": styles} if styles is not None else {})
     with ZipFile(path, "w") as archive:
         for name, data in parts.items():
-            archive.writestr(name, xml if name == "xl/worksheets/sheet1.xml" else data)
+            archive.writestr(name, replaced.get(name, data))
 
 
 PAIRS = [["question", "answer"], ["Wo ist Köln?", "Am Rhein,\nsagt man."]]
@@ -132,6 +148,47 @@ class TestValues:
         book.active.append([datetime.date(2024, 3, 12), datetime.datetime(2024, 3, 12, 9, 30)])
         book.save(tmp_path / "dates.xlsx")
         assert cells(tmp_path / "dates.xlsx") == [("2024-03-12", "2024-03-12 09:30:00")]
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [(4915112345678901, "4915112345678901"), (1e20, "1" + 20 * "0"), (1e21, "1e+21")],
+    )
+    def test_whole_numbers_have_all_their_digits(self, workbook: Write, value: float, text: str) -> None:
+        assert cells(workbook({"S": [[value]]})) == [(text,)]
+
+    def test_numbers_are_read_as_the_sheet_shows_them_where_that_is_simple(self, formatted: Write) -> None:
+        shown = [(0.15, "0%"), (0.1234, "0.0%"), (1067, "00000"), (2.5, "0.00"), ("003", "0%"), (0.5, "General")]
+        assert cells(formatted(shown)) == [("15%", "12.3%", "01067", "2.50", "003", "0.5")]
+
+    def test_others_are_known_to_have_a_format_of_their_own(self, formatted: Write) -> None:
+        values = [
+            (1234.5, '#,##0.00 "€"'),
+            (45413, "dd.mm.yyyy"),
+            (1.5, "[h]:mm"),
+            (45413, "yyyy-mm-dd"),
+            (3, "General"),
+        ]
+        (row,) = cells(formatted(values))
+        assert row == ("1234.5", "2024-05-01", "36:00:00", "2024-05-01", "3")
+        assert [isinstance(cell, OwnFormat) for cell in row] == [True, True, True, False, False]
+
+    def test_a_formula_has_a_format_too(self, workbook: Write) -> None:
+        path = workbook({"S": [["text"]]})
+        styles = '<styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="9"/></cellXfs><dxfs/></styleSheet>'
+        put_sheet(path, '<c r="A1" s="1"><f>B1*2</f><v>0.3</v></c><c r="B1" s="1"><v>0.15</v></c>', styles=styles)
+        assert cells(path) == [("30%", "15%")]
+
+    @pytest.mark.parametrize(
+        "styles",
+        [
+            '<styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="many"/></cellXfs></styleSheet>',
+            '<!DOCTYPE a><styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="9"/></cellXfs></styleSheet>',
+        ],
+    )
+    def test_without_readable_styles_numbers_are_bare(self, workbook: Write, styles: str) -> None:
+        path = workbook({"S": [["text"]]})
+        put_sheet(path, '<c r="A1" s="1"><v>0.15</v></c>', styles=styles)
+        assert cells(path) == [("0.15",)]
 
     def test_an_empty_cell_never_becomes_a_word(self, text_file: Write) -> None:
         (row,) = cells(text_file('[{"q": NaN, "a": null, "n": "nan"}]'))

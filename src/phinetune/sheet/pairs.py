@@ -17,12 +17,22 @@ from typing import Any
 from phinetune.errors import SheetError
 from phinetune.sheet.clean import clean
 from phinetune.sheet.columns import choose_columns
-from phinetune.sheet.findings import Pair, Skipped, Trouble, warn_of_empty, warn_of_skipped
+from phinetune.sheet.findings import (
+    Pair,
+    Skipped,
+    Trouble,
+    counted,
+    place,
+    quoted,
+    warn_of_empty,
+    warn_of_rows,
+    warn_of_skipped,
+)
 from phinetune.sheet.header import Columns
 from phinetune.sheet.lengths import warn_of_lengths
 from phinetune.sheet.read import read_tables
 from phinetune.sheet.repeats import warn_of_repeats
-from phinetune.sheet.table import Cell, ErrorCell, Row, SheetWarning, UnstoredFormula
+from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnstoredFormula
 from phinetune.sheet.texts import warn_of_texts
 from phinetune.sheet.verdict import warn_of_few
 
@@ -89,11 +99,14 @@ def find_pairs(
     gaps = [(columns.table.name, gap) for columns in chosen for gap in _gaps(columns)]
     pairs: list[Pair] = []
     skipped: list[Skipped] = []
+    own_format: list[Pair] = []
     for columns in chosen:
         for row in columns.header.data:
             found = _judge(row, columns)
             if isinstance(found, Pair):
                 pairs.append(found)
+                if isinstance(row.cell(columns.answer), OwnFormat):
+                    own_format.append(found)
             else:
                 skipped.append(found)
     if not pairs:
@@ -116,12 +129,25 @@ def find_pairs(
             *warnings,
             *warn_of_empty([*gaps, *((row.sheet, [row.row]) for row in skipped if row.trouble is Trouble.EMPTY)]),
             *warn_of_skipped(skipped),
+            *_warn_of_formats(own_format),
             *warn_of_few(len(pairs)),
             *warn_of_repeats(pairs),
             *warn_of_texts(pairs),
             *warn_of_lengths(pairs),
         ),
     )
+
+
+def _warn_of_formats(found: Sequence[Pair]) -> list[SheetWarning]:
+    if not found:
+        return []
+    message = (
+        f"{counted(len(found), 'answer')} {'is a number or date' if len(found) == 1 else 'are numbers or dates'} "
+        "that the sheet shows in a format of its own. Training uses what is stored, such as "
+        f"{quoted(found[0].answer)} ({place(found[0])}): write it as text if the form matters."
+    )
+    notes = [(pair, f"stored as {quoted(pair.answer)}, and shown in a format of its own") for pair in found]
+    return [warn_of_rows("own_format", message, notes)]
 
 
 def _gaps(columns: Columns) -> list[Sequence[int]]:
@@ -135,19 +161,19 @@ def _judge(row: Row, columns: Columns) -> Pair | Skipped:
     sheet = columns.table.name
     asked = [row.cell(column) for column in columns.question]
     told = row.cell(columns.answer)
-    for cell, place in (*((cell, "question") for cell in asked), (told, "answer")):
+    for cell, side in (*((cell, "question") for cell in asked), (told, "answer")):
         if isinstance(cell, ErrorCell):
-            return Skipped(row.number, Trouble.ERROR, f"error value {cell.text} in the {place}", sheet)
+            return Skipped(row.number, Trouble.ERROR, f"error value {cell.text} in the {side}", sheet)
         if isinstance(cell, UnstoredFormula):
-            trouble = Trouble.UNSTORED_ANSWER if place == "answer" else Trouble.UNSTORED_QUESTION
+            trouble = Trouble.UNSTORED_ANSWER if side == "answer" else Trouble.UNSTORED_QUESTION
             return Skipped(row.number, trouble, trouble, sheet)
     question, answer = "\n\n".join(filter(None, map(_text, asked))), _text(told)
     if not question or not answer:
         trouble = Trouble.NO_ANSWER if question else Trouble.NO_QUESTION if answer else Trouble.EMPTY
         return Skipped(row.number, trouble, trouble, sheet)
-    for text, place in ((question, "question"), (answer, "answer")):
+    for text, side in ((question, "question"), (answer, "answer")):
         if _is_placeholder(text):
-            return Skipped(row.number, Trouble.PLACEHOLDER, f'placeholder "{text}" as the {place}', sheet)
+            return Skipped(row.number, Trouble.PLACEHOLDER, f'placeholder "{text}" as the {side}', sheet)
     return Pair(question, answer, row.number, sheet)
 
 

@@ -82,13 +82,17 @@ def _tell(value: Any) -> None:
 
 
 def _as_text(value: object) -> str:
-    """Midnight of a day -> "2024-03-12", other times with the clock."""
+    """Midnight of a day -> "2024-03-12", other times with the clock; a day and a half -> "36:00:00"."""
     match value:
         case datetime.datetime():
             midnight = value.time() == datetime.time()
             return value.date().isoformat() if midnight else value.isoformat(sep=" ")
         case datetime.date() | datetime.time():
             return value.isoformat()
+        case datetime.timedelta():
+            seconds = round(abs(value).total_seconds())
+            sign = "-" if value < datetime.timedelta() else ""
+            return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         case bytes():
             return value.decode("utf-8", errors="replace")
     return str(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from phinetune.sheet.clean import clean
 
@@ -25,6 +26,12 @@ class ErrorCell:
 @dataclass(frozen=True, slots=True)
 class UnstoredFormula:
     """A formula that was written by a program and never calculated."""
+
+
+class OwnFormat(str):
+    """A number or date as it is stored; the sheet shows it in a format that is not followed here."""
+
+    __slots__ = ()
 
 
 Cell = str | ErrorCell | UnstoredFormula
@@ -82,6 +89,9 @@ _ERROR_VALUES = frozenset(
 )
 
 
+_LONGEST_WHOLE = 1e21  # written with all digits below, as JavaScript does: account and telephone numbers are
+
+
 def make_rows(numbered: Iterable[tuple[int, Sequence[object]]]) -> tuple[Row, ...]:
     """Rows of the values, without those that hold nothing."""
     rows = (Row(number, tuple(map(make_cell, values))) for number, values in numbered)
@@ -111,6 +121,8 @@ def as_text(value: object) -> str:
         case bool():
             return str(value).upper()
         case float():
+            if value.is_integer() and abs(value) < _LONGEST_WHOLE:
+                return f"{Decimal(repr(value)):.0f}"
             # Excel stores and shows 15 digits: 0.1 + 0.2 is 0.3 there. Not a number is how tables say "empty".
             return "" if value != value else f"{value:.15g}"
         case list() | tuple() | dict():
