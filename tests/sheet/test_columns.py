@@ -128,6 +128,11 @@ class TestNames:
         assert (*names(columns), *columns.ignored) == ("Question", "to ja…", "to…")
         assert "firm.org" not in warnings["guessed_columns"]
 
+    def test_are_shown_by_their_beginning(self) -> None:
+        columns, _ = choose(table(["Question", "Answer", "+1" * 100_000], *([*row, "x"] for row in TEXTS)))
+        (ignored,) = columns.ignored
+        assert len(ignored) <= 201
+
     def test_with_texts_above_them_are_told(self) -> None:
         columns, warnings = choose(table(["Our FAQ"], *TEXTS, ["typical user", "reply to give"], *TEXTS))
         assert columns.header.row == 4

@@ -30,6 +30,8 @@ from phinetune.sheet.table import Row, Table
 # Titles, notes and logos above the header take a few rows, seldom more than ten.
 _SEARCH_ROWS = 30
 _HEADER_LENGTH = 60
+_LONGEST_SHOWN = 200  # characters
+_LOOKED_AT = 1000  # a title may be megabytes; this is more than any address that begins in what is shown
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "…")
 
 
@@ -51,8 +53,9 @@ class Header:
     data: Sequence[Row]
 
     def label(self, column: int) -> str:
-        """What to call the column where that is shown: its title without personal data."""
-        return hide_personal(self.title(column))
+        """What to call the column where that is shown: the beginning of its title, without personal data."""
+        shown = hide_personal(self.title(column)[:_LOOKED_AT])
+        return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
 
     def title(self, column: int) -> str:
         """The header of the column, or its letter where it has none."""
