@@ -93,6 +93,11 @@ def test_checkpoints_are_found_in_order_of_their_steps(tmp_path):
     assert RunFolder(tmp_path).checkpoint_steps() == [50, 100]
 
 
+def test_checkpoints_that_are_removed_while_they_are_listed_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tmp_path), "is_dir", lambda _: True)  # a moment ago
+    assert RunFolder(tmp_path / "gone").checkpoint_steps() == []
+
+
 def test_a_finished_run_is_found_by_its_folder_or_its_model_folder(tmp_path):
     write_text(RunFolder(tmp_path).recipe, "{}")
     assert open_finished(tmp_path).root == open_finished(tmp_path / "model").root == tmp_path
@@ -146,3 +151,10 @@ def test_a_drive_that_cannot_flush_folders_is_good_enough(tmp_path, monkeypatch)
     with atomic_folder(tmp_path / "a") as temporary:
         (temporary / "b").write_text("b")
     assert (tmp_path / "a" / "b").read_text() == "b"
+
+
+def test_the_mask_for_new_files_is_not_touched_while_others_may_be_writing(tmp_path, monkeypatch):
+    """It is read by setting it: what another thread makes in between would be open to everybody."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the mask was set"))
+    write_text(tmp_path / "file", "x")
+    assert (tmp_path / "file").read_text() == "x"

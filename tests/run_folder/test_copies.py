@@ -37,3 +37,17 @@ def test_a_copy_that_differs_is_an_error_and_leaves_what_was_there(tmp_path, mon
         copy_file(tmp_path / "source", tmp_path / "copy")
     assert (tmp_path / "copy").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["copy", "source"]
+
+
+def test_what_cannot_be_read_is_told_from_what_cannot_be_written(tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "old").write_text("old")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="gone could not be read: No such file"):
+        copy_file(tmp_path / "gone", tmp_path / "copied")
+    with pytest.raises(RunError, match="gone could not be read: No such file"):
+        copy_folder(tmp_path / "gone", tmp_path / "copy")
+    with pytest.raises(RunError, match="copied could not be written"):
+        copy_file(tmp_path / "file", tmp_path / "file" / "copied")
+    assert os.listdir(tmp_path / "copy") == ["old"]
+    assert sorted(os.listdir(tmp_path)) == ["copy", "file"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +91,6 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path):
 
 
 def test_a_drive_without_locks_is_used_and_said_to_be_one(tmp_path, monkeypatch):
-    import errno
     import fcntl
 
     def unsupported(*_):
@@ -97,3 +99,36 @@ def test_a_drive_without_locks_is_used_and_said_to_be_one(tmp_path, monkeypatch)
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with locked(RunFolder(tmp_path)) as is_ours:
         assert not is_ours
+
+
+def test_a_disk_that_is_full_when_the_holder_signs_leaves_the_folder_free(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(RunError, match="cannot be written to: No space left"), locked(RunFolder(tmp_path)):
+            pass
+    with locked(RunFolder(tmp_path)) as is_ours:
+        assert is_ours
+
+
+def test_a_place_that_may_not_be_looked_at_is_a_clear_error(tmp_path, monkeypatch):
+    def forbidden(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(RunError, match="cannot be written to: Permission denied"), locked(RunFolder(tmp_path)):
+        pass
+
+
+def test_a_drive_that_goes_away_meanwhile_does_not_hinder_leaving(tmp_path, monkeypatch):
+    with locked(RunFolder(tmp_path / "run")):
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").write_text("in its place")
+
+    def gone(*_, **__):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as patched, locked(RunFolder(tmp_path / "other")):
+        patched.setattr(Path, "stat", gone)

@@ -28,6 +28,15 @@ _DISK_WORDS = re.compile(r"os error \d+|PytorchStreamWriter|file write failed")
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
 
 
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+_UMASK = _umask()  # once: it is read by setting it, and a file that another thread makes meanwhile would have no mask
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all.
 
@@ -143,7 +152,7 @@ def _return_or_remove(aside: Path) -> None:
 
 def _let_others_read(path: Path, mode: int) -> None:
     with suppress(PermissionError, NotImplementedError):  # drives that know no permissions refuse to set them
-        path.chmod(mode & ~_umask())
+        path.chmod(mode & ~_UMASK)
 
 
 def _flush(path: Path) -> None:
@@ -163,12 +172,6 @@ def _flush_with(path: Path, flags: int, forgive: frozenset[int] = frozenset()) -
             raise
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -39,8 +39,8 @@ def locked(folder: RunFolder) -> Iterator[bool]:
     The folder is made if need be, and removed again when nothing else was written to it.
     Raises InUseError that names the holder when there is one, RunError when the folder cannot be written.
     """
-    made = [place for place in (folder.checkpoints, folder.root) if not place.exists()]
     try:
+        made = [place for place in (folder.checkpoints, folder.root) if not place.exists()]
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         handle, is_ours = _acquire(folder)
     except OSError as error:
@@ -71,20 +71,29 @@ def _acquire(folder: RunFolder) -> tuple[int, bool]:
         except RunError:
             os.close(handle)
             raise
-        # Between our opening and locking it the last holder may have removed the file: then the lock keeps nobody out.
-        if _is_at(folder.lock, handle):
-            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M on %d %B %Y")}
-            os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(owner).encode())
-            return handle, True
+        try:
+            # Between our opening and locking it the last holder may have removed it: then the lock keeps nobody out.
+            if _is_at(folder.lock, handle):
+                _sign(handle)
+                return handle, True
+        except OSError:  # a full disk: the handle, left open, would hold the folder as long as this process lives
+            _release(handle, folder.lock)
+            raise
         os.close(handle)
 
 
+def _sign(handle: int) -> None:
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%H:%M on %d %B %Y")}
+    os.ftruncate(handle, 0)
+    os.write(handle, json.dumps(owner).encode())
+
+
 def _release(handle: int, path: Path | None) -> None:
-    if path is not None and os.name != "nt" and _is_at(path, handle):
-        with suppress(OSError):
+    with suppress(OSError):  # the drive may have gone
+        if path is not None and os.name != "nt" and _is_at(path, handle):
             path.unlink()
-    os.close(handle)
+    with suppress(OSError):  # what a network drive could not write is said only here
+        os.close(handle)
     if path is not None and os.name == "nt":  # an open file cannot be removed there
         with suppress(OSError):
             path.unlink()

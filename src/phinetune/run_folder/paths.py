@@ -114,9 +114,11 @@ class RunFolder:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps that have a checkpoint folder, oldest first (complete by construction, not yet verified)."""
-        if not self.checkpoints.is_dir():
+        try:
+            names = [entry.name for entry in self.checkpoints.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        found = (re.fullmatch(r"checkpoint-(\d+)", entry.name) for entry in self.checkpoints.iterdir())
+        found = (re.fullmatch(r"checkpoint-(\d+)", name) for name in names)
         return sorted(int(match[1]) for match in found if match)
 
     @property
