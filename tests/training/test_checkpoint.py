@@ -124,6 +124,27 @@ def test_a_state_of_other_types_or_another_version_is_named_though_its_checksum_
     assert checkpoints.newest_good()[0] == 2
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_a_damaged_one(checkpoints, monkeypatch):
+    true_sum = checkpoint.sha256
+
+    def and_then_removed(path):
+        found = true_sum(path)
+        if path.parent.name == "checkpoint-3":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(checkpoint, "sha256", and_then_removed)
+    step, wrong = checkpoints.newest_good()
+    assert (step, wrong) == (2, {3: "state.json cannot be read: No such file or directory"})
+
+
+@pytest.mark.parametrize("name", ["state.json", "optimizer.safetensors"])
+def test_a_checkpoint_that_is_removed_before_it_is_gone_on_from_is_a_clear_error(checkpoints, name):
+    (checkpoints.folder.checkpoint(3) / name).unlink()
+    with pytest.raises(RunError, match="checkpoint-3 cannot be read any more: .*No such file"):
+        _resume(checkpoints, 3)
+
+
 def test_what_a_desktop_strews_into_a_checkpoint_is_no_damage(checkpoints):
     (checkpoints.folder.checkpoint(3) / ".DS_Store").write_text("x")
     assert checkpoints.newest_good() == (3, {})

@@ -10,13 +10,15 @@ checkpoint-50/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from phinetune.errors import RunError
@@ -90,8 +92,12 @@ class Checkpoints:
         return None, wrong
 
     def state(self, step: int) -> State:
-        """What a whole checkpoint says. Raises RunError when it belongs to a run with another sheet or settings."""
-        state = _read_state(self.folder.checkpoint(step))
+        """What a whole checkpoint says.
+
+        Raises RunError when it belongs to a run with another sheet or settings, or has become unreadable meanwhile.
+        """
+        with _reading(self.folder.checkpoint(step)):
+            state = _read_state(self.folder.checkpoint(step))
         refuse_another_run(state.run, self.run, self.folder.root)
         return state
 
@@ -106,7 +112,9 @@ class Checkpoints:
                 discard(self.folder.checkpoint(later))
         path = self.folder.checkpoint(step)
         lora.load_weights(model, path)
-        _restore_moments(model, optimizer, load_file(path / _OPTIMIZER))
+        with _reading(path):
+            moments = load_file(path / _OPTIMIZER)
+        _restore_moments(model, optimizer, moments)
         warning = self._choose_best(progress)
         self._drop_old(progress.best_step)  # the run may have been killed just before it would have done so
         best = lora.read_weights(self.folder.checkpoint(progress.best_step)) if progress.best_step else {}
@@ -164,6 +172,8 @@ def damage(path: Path) -> str | None:
             return f"{name} cannot be read: {error.strerror}"
     try:
         _read_state(path)
+    except OSError as error:  # it was there a moment ago
+        return f"{_STATE} cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:
         return str(error)[:200]
     return None
@@ -175,6 +185,18 @@ def best_step(path: Path) -> int | None:
         return _read_state(path).progress.best_step
     except (OSError, ValueError, RecursionError):
         return None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A checkpoint that was whole and no longer is, because somebody removes it just now, as a RunError."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be read any more: {getattr(error, 'strerror', None) or error}.",
+            "The same command with --resume goes on from the last checkpoint that is whole.",
+        ) from error
 
 
 def _read_state(path: Path) -> State:
