@@ -187,3 +187,88 @@ def test_restoring_to_a_place_that_cannot_be_written_is_a_clear_error(ours, thei
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="could not be written"):
         restore(theirs, 3, RunFolder(tmp_path / "file"))
+
+
+def test_a_finished_model_is_copied_although_its_last_checkpoint_could_not_be_saved(ours, theirs):
+    write_text(ours.recipe, "{}")
+    shutil.rmtree(ours.checkpoint(3))
+    with Mirror(ours, theirs, anew=True) as mirror:
+        mirror.submit(2)
+        assert _finish(mirror, 3, with_model=True)[-1] == Mirrored(3, str(theirs.root), True)
+    assert theirs.is_finished
+    assert theirs.pairs.is_file()
+
+
+def test_a_last_checkpoint_that_is_gone_is_no_complete_copy(ours, theirs):
+    shutil.rmtree(ours.checkpoint(3))
+    with Mirror(ours, theirs, anew=True) as mirror:
+        [said] = _finish(mirror, 3)
+    assert said.code == "mirror_incomplete"
+    assert "checkpoint-3 was gone" in said.message
+
+
+def test_whatever_goes_wrong_in_the_thread_is_said_and_the_next_checkpoint_tried(ours, theirs, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    with Mirror(ours, theirs, anew=True) as mirror:
+        with monkeypatch.context() as patched:
+            patched.setattr(mirror_module, "copy_folder", no_memory)
+            mirror.submit(2)
+            while not mirror.idle():
+                time.sleep(0.001)
+            events = mirror.news()
+        assert [e.code for e in events] == ["mirror_failed"]
+        assert "MemoryError" in events[0].message
+        assert _finish(mirror, 3) == [Mirrored(3, str(theirs.root), False)]
+
+
+def test_a_person_who_leaves_at_once_is_not_outlived_by_a_copy(ours, theirs, monkeypatch):
+    gate = threading.Event()
+    true_copy = mirror_module.copy_folder
+
+    def slow(*arguments):
+        gate.wait(10)
+        true_copy(*arguments)
+
+    monkeypatch.setattr(mirror_module, "copy_folder", slow)
+    monkeypatch.setattr(mirror_module, "_PATIENT", 0.01)
+    with pytest.raises(KeyboardInterrupt), Mirror(ours, theirs, anew=True) as mirror:
+        mirror.submit(2)
+        while mirror.in_use() != {2}:
+            time.sleep(0.001)
+        mirror.submit(3)
+        raise KeyboardInterrupt
+    gate.set()
+    mirror._thread.join(10)
+    assert not mirror._thread.is_alive()
+    assert theirs.checkpoint_steps() == []
+
+
+def test_a_silent_drive_is_waited_for_once(ours, theirs, monkeypatch):
+    gate, waits = threading.Event(), []
+    true_close = Mirror._close
+
+    def counted(mirror, tell):
+        waits.append(tell)
+        true_close(mirror, tell)
+
+    monkeypatch.setattr(Mirror, "_close", counted)
+    monkeypatch.setattr(mirror_module, "copy_folder", lambda *_: gate.wait(30))
+    monkeypatch.setattr(mirror_module, "_STALLED", 0.05)
+    monkeypatch.setattr(mirror_module, "_PATIENT", 0.01)
+    with Mirror(ours, theirs, anew=True) as mirror:
+        _finish(mirror, 3)
+    gate.set()
+    assert len(waits) == 1
+
+
+def test_what_the_last_run_left_half_written_and_put_aside_goes_with_the_new_model(ours, theirs):
+    write_text(ours.recipe, "{}")
+    write_text(theirs.recipe, "{}")
+    write_text(theirs.visuals / ".partial-1", "half")
+    with Mirror(ours, theirs, anew=True) as mirror:
+        _finish(mirror, 3, with_model=True)
+    assert theirs.is_finished
+    assert not theirs.model_before.exists()
+    assert not list(theirs.root.rglob(".partial*"))

@@ -37,6 +37,7 @@ class Mirror:
         self._changed = threading.Condition()
         self._waiting: tuple[int, bool] | None = None  # step, with the model
         self._closing = False
+        self._left = False
         self._in_use: frozenset[int] = frozenset()
         self._news: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._said: set[str] = set()
@@ -49,8 +50,13 @@ class Mirror:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None or issubclass(kind, Exception):  # not when a person wants to leave at once
+        # Waited for once at most, and not when a person wants to leave at once.
+        if not self._closing and (kind is None or issubclass(kind, Exception)):
             self._close(lambda: None)
+        with self._changed:  # the mirror is let go of next, and may be another run's: a copy under way is broken off
+            self._waiting, self._closing, self._left = None, True, True
+            self._changed.notify()
+        self._thread.join(_PATIENT)
 
     def in_use(self) -> frozenset[int]:
         """Steps whose checkpoints are being read."""
@@ -115,21 +121,42 @@ class Mirror:
                 if self._copy(step, with_model):
                     self._failure = ""
                     self._news.put(Mirrored(step, str(self._target.root), with_model))
-            except (RunError, OSError) as error:
-                said = error.message if isinstance(error, RunError) else error.strerror
-                self._failure = (said or str(error)).rstrip(".")
+                else:
+                    self._failure = f"checkpoint-{step} was gone before its turn came"
+            except Exception as error:  # also MemoryError: whatever it is, it ends neither the thread nor the run
+                said = error.message if isinstance(error, RunError) else getattr(error, "strerror", None) or str(error)
+                self._failure = (said or type(error).__name__).rstrip(".")
                 self._say_once("mirror_failed", f"got no copy: {self._failure}. The next checkpoint is tried again")
             finally:
                 self._in_use = frozenset()
 
     def _copy(self, step: int, with_model: bool) -> bool:
-        """Whether it was copied: a checkpoint that a newer one has replaced meanwhile is not."""
+        """Whether it was copied: a checkpoint that a newer one has replaced meanwhile is not.
+
+        A finished model is copied in any case: its last checkpoint may not have been saved.
+        """
+        self._go_on()
         self._target.root.mkdir(exist_ok=True)
         if self._anew:
             begin_anew(self._target)
             self._anew = False
-        for place in (self._target.root, self._target.checkpoints):
+        for place in (self._target.root, self._target.checkpoints, self._target.visuals):
             remove_leftovers(place)
+        if not self._copy_with_best(step) and not with_model:
+            return False
+        files = [self._source.pairs]
+        if with_model:
+            copy_folder(self._source.model, self._target.model, self._wrote)
+            if self._target.model_before.exists():
+                discard(self._target.model_before)
+            files += self._source.figures
+        for file in files:
+            if file.is_file():
+                copy_file(file, self._target.root / file.relative_to(self._source.root), self._wrote)
+        return True
+
+    def _copy_with_best(self, step: int) -> bool:
+        """Let the mirror have this checkpoint and the best one, and no others."""
         if (best := best_step(self._source.checkpoint(step))) is None:
             return False
         for each in sorted({best, step} - {0}):
@@ -137,14 +164,8 @@ class Mirror:
                 return False
         for old in self._target.checkpoint_steps():
             if old not in (best, step):
+                self._go_on()
                 discard(self._target.checkpoint(old))
-        files = [self._source.pairs]
-        if with_model:
-            copy_folder(self._source.model, self._target.model, self._wrote)
-            files += self._source.figures
-        for file in files:
-            if file.is_file():
-                copy_file(file, self._target.root / file.relative_to(self._source.root), self._wrote)
         return True
 
     def _copy_checkpoint(self, step: int) -> bool:
@@ -163,7 +184,12 @@ class Mirror:
         return True
 
     def _wrote(self, _bytes: int) -> None:
+        self._go_on()
         self._last_write = time.monotonic()
+
+    def _go_on(self) -> None:
+        if self._left:
+            raise RunError("The run was left.")
 
     def _say_once(self, code: str, what: str) -> None:
         if code not in self._said:
