@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from phinetune.cli.interrupt import Interrupt
+from phinetune.events import Finished, MirrorAwaited, RolledBack, Saved, Started
+
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
@@ -94,3 +97,31 @@ def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it(toy_base, toy_
         signal.signal(signal.SIGINT, before)
     assert process.returncode == 130
     assert out.count("Finishing this step") == 1
+
+
+STARTED = Started(
+    step=0, total_steps=9, steps_per_epoch=9, examples_per_step=4, warmup_steps=1, train_tokens_per_epoch=9
+)
+
+
+def _finished(stopped) -> Finished:
+    return Finished(step=6, epochs=1.0, stopped=stopped, best_step=6, best_eval_loss=1.0, seconds=1.0, tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ([Saved(6, "", False), RolledBack(8, 3, 0.5, 1.0)], "without saving. checkpoint-3 is safe."),
+        ([Saved(6, "", False), RolledBack(8, 0, 0.5, 1.0)], "without saving."),
+        ([Saved(6, "", False), _finished("finished"), MirrorAwaited("copy")], "complete; the run itself is done."),
+        ([Saved(6, "", False), _finished("interrupted"), MirrorAwaited("copy")], "complete. checkpoint-6 is safe."),
+    ],
+)
+def test_leaving_at_once_says_what_is_true_at_that_moment(events, says):
+    said = []
+    with pytest.raises(SystemExit), Interrupt(said.append) as interrupt:
+        for event in (STARTED, *events):
+            interrupt.watch(event)
+        raise KeyboardInterrupt
+    assert says in said[-1]
+    assert ("is safe" in said[-1]) == ("is safe" in says)

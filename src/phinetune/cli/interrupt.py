@@ -13,12 +13,13 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from phinetune.events import Event, Finished, MirrorAwaited, Saved, Started
+from phinetune.events import Event, Finished, MirrorAwaited, RolledBack, Saved, Started
 
 _BEFORE = "Stopped before training began."
 _DURING = "Stopped at once, without saving."
 _AFTER = "Stopped before everything was written."
-_COPYING = "Stopped before the mirror was complete; the run itself is done."
+_COPYING = "Stopped before the mirror was complete."
+_COPYING_DONE = "Stopped before the mirror was complete; the run itself is done."
 _GO_ON = "The same command with --resume goes on from there."
 # Ctrl-Break is what Windows sends to a group of processes; SIGTERM exists there, and nobody sends it.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
@@ -35,6 +36,7 @@ class Interrupt:
         self._may_finish = False
         self._state = _BEFORE
         self._saved_step = 0
+        self._is_done = False
         self._say = say
         self._before: dict[int, Any] = {}
 
@@ -63,10 +65,14 @@ class Interrupt:
                 self._may_finish, self._state, self._saved_step = True, _DURING, step
             case Saved(step=step):
                 self._saved_step = step
-            case Finished():
-                self._may_finish, self._state = False, _AFTER
+            case RolledBack(to_step=step):  # later checkpoints are removed
+                self._saved_step = step
+            case Finished(stopped=stopped):
+                self._may_finish, self._state, self._is_done = False, _AFTER, stopped != "interrupted"
+            case MirrorAwaited() if self._is_done:
+                self._state, self._saved_step = _COPYING_DONE, 0
             case MirrorAwaited():
-                self._state, self._saved_step = _COPYING, 0
+                self._state = _COPYING
             case _:
                 pass
 
