@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import toys
@@ -143,7 +145,7 @@ def test_when_nothing_is_whole_every_damage_is_named_and_nothing_is_touched(toy_
         _train(toy_sheet, toy_base, tmp_path, resume=True)
     for folder in folders:
         assert f"{folder.name}: optimizer.safetensors is not as it was written" in refused.value.message
-    assert "--overwrite" in refused.value.hint
+    assert "--overwrite and without --resume" in refused.value.hint
     assert sorted((tmp_path / "checkpoints").glob("checkpoint-*")) == folders
 
 
@@ -197,6 +199,126 @@ def test_a_mirror_that_fails_costs_the_run_nothing(toy_base, toy_sheet, tmp_path
     assert _codes(events).count("mirror_failed") == 1
     assert _codes(events)[-1] == "mirror_incomplete"
     assert _weights(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_mirror_whose_checkpoints_cannot_be_read_is_not_begun_anew_by_a_resume(
+    toy_base, toy_sheet, tmp_path, overwrite
+):
+    mirror = tmp_path / "copy"
+    _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, stop_after=3)
+    shutil.rmtree(tmp_path / "run")
+    folders = sorted((mirror / "checkpoints").glob("checkpoint-*"))
+    for folder in folders:
+        (folder / ADAPTER).write_bytes(b"rotten")
+    with pytest.raises(RunError, match="No checkpoint in .*copy.* can be gone on from"):
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True, overwrite=overwrite, stop_after=3)
+    assert sorted((mirror / "checkpoints").glob("checkpoint-*")) == folders
+
+
+def test_a_mirror_of_another_run_is_refused_by_a_resume_and_replaced_when_asked(toy_base, toy_sheet, tmp_path, whole):
+    """Also how a run goes on that was to replace it, and was broken off before its first copy."""
+    mirror = tmp_path / "copy"
+    _train(toy_sheet, toy_base, tmp_path / "other", mirror=mirror, seed=5, stop_after=3)
+    _train(toy_sheet, toy_base, tmp_path / "run", stop_after=4)
+    kept = sorted(mirror.rglob("*"))
+    with pytest.raises(RunError, match="The mirror is not of this run") as refused:
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True)
+    assert "--resume with --overwrite" in refused.value.hint
+    assert sorted(mirror.rglob("*")) == kept
+    _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True, overwrite=True)
+    assert _weights(tmp_path / "run") == _weights(mirror) == whole
+    assert "checkpoint-3" not in os.listdir(mirror / "checkpoints")
+
+
+def test_a_mirror_that_holds_a_model_alone_is_refused_by_a_resume_and_replaced_when_asked(
+    toy_base, toy_sheet, tmp_path, whole
+):
+    mirror = tmp_path / "copy"
+    (mirror / "model").mkdir(parents=True)
+    (mirror / "model" / "phinetune.json").write_text("{}")
+    _train(toy_sheet, toy_base, tmp_path / "run", stop_after=4)
+    with pytest.raises(RunError, match="copy holds a tuned model and no checkpoint"):
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True)
+    assert os.listdir(mirror / "model") == ["phinetune.json"]
+    _train(toy_sheet, toy_base, tmp_path / "run", mirror=mirror, resume=True, overwrite=True)
+    assert _weights(mirror) == whole
+    assert not (mirror / "model.before").exists()
+
+
+def test_nothing_of_a_mirror_is_fetched_into_a_folder_of_another_run(toy_base, toy_sheet, tmp_path):
+    _train(toy_sheet, toy_base, tmp_path / "other", mirror=tmp_path / "copy", stop_after=4)
+    _train(toy_sheet, toy_base, tmp_path / "run", seed=5, stop_after=3)
+    with pytest.raises(RunError, match="run cannot go on, because it was started differently"):
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "copy", resume=True)
+    assert "checkpoint-4" not in os.listdir(tmp_path / "run" / "checkpoints")
+
+
+def test_a_mirror_that_cannot_be_locked_is_not_replaced_unasked_either(toy_base, toy_sheet, tmp_path):
+    (tmp_path / "copy" / "model").mkdir(parents=True)
+    (tmp_path / "copy" / "model" / "phinetune.json").write_text("{}")
+    (tmp_path / "copy" / "checkpoints").write_text("in the way")
+    with pytest.raises(RunError, match="copy already holds a tuned model"):
+        _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "copy")
+
+
+def _hang_up(monkeypatch, drive) -> None:
+    """The drive answers nothing, as one whose network is gone."""
+
+    def unless_there(true):
+        def call(path, **options):
+            if path.is_relative_to(drive):
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+            return true(path, **options)
+
+        return call
+
+    for name in ("stat", "iterdir"):
+        monkeypatch.setattr(Path, name, unless_there(getattr(Path, name)))
+
+
+def _put_a_file_in_its_place(_, drive) -> None:
+    shutil.rmtree(drive, ignore_errors=True)
+    drive.write_text("")
+
+
+@pytest.mark.parametrize("go_away", [_hang_up, _put_a_file_in_its_place])
+def test_a_mirror_that_goes_away_during_the_run_costs_it_nothing(
+    toy_base, toy_sheet, tmp_path, whole, monkeypatch, go_away
+):
+    events = []
+
+    def listen(event) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            go_away(monkeypatch, tmp_path / "copy")
+        events.append(event)
+
+    phinetune.train(
+        toy_sheet, model=str(toy_base), out=tmp_path / "run", mirror=tmp_path / "copy", on_event=listen,
+        epochs=2, lr=1e-2, batch_size=2, grad_accum=2,
+    )  # fmt: skip
+    assert _codes(events)[-1] == "mirror_incomplete"
+    assert _weights(tmp_path / "run") == whole
+
+
+def test_a_mirror_that_is_not_answering_before_the_run_is_refused_and_a_resume_does_without(
+    toy_base, toy_sheet, tmp_path, whole, monkeypatch
+):
+    _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "copy", stop_after=4)
+    _hang_up(monkeypatch, tmp_path / "copy")
+    for resume in (False, True):
+        with pytest.raises(RunError, match="copy cannot be read: Transport endpoint"):
+            _train(toy_sheet, toy_base, tmp_path / "new", mirror=tmp_path / "copy", resume=resume)
+    _, events = _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "copy", resume=True)
+    assert _codes(events)[-1] == "mirror_incomplete"
+    assert _weights(tmp_path / "run") == whole
+
+
+def test_a_file_where_the_model_goes_is_a_clear_error(toy_base, toy_sheet, tmp_path):
+    (tmp_path / "model").write_text("notes of mine")
+    with pytest.raises(RunError, match="model is or holds something that is not a tuned model"):
+        _train(toy_sheet, toy_base, tmp_path)
+    assert (tmp_path / "model").read_text() == "notes of mine"
 
 
 def _rewrite_state(checkpoint, change) -> None:

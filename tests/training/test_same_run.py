@@ -25,7 +25,7 @@ def test_differences_have_the_names_that_a_person_types(tmp_path):
     assert "--set train.weight_decay: 0.01 before, 0.1 now" in said
     assert "pairs a step (--batch-size times --grad-accum): 16 before, 8 now" in said
     assert "--resume" in said
-    assert "--overwrite" in said
+    assert "--overwrite, and without --resume" in said
 
 
 def test_where_the_pairs_come_from_matters_only_when_they_are_others():

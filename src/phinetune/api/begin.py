@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from phinetune.errors import RunError
@@ -11,7 +11,7 @@ from phinetune.events import Event, Restored, Warned
 from phinetune.run_folder import InUseError, RunFolder, locked, remove_leftovers
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.mirror import Mirror, NoMirror, restore
-from phinetune.training.same_run import other_machine
+from phinetune.training.same_run import AnotherRunError, other_machine
 
 OnEvent = Callable[[Event], None]
 
@@ -32,7 +32,8 @@ def claimed(
                     f"The drive of {folder.root.resolve()} cannot lock files: see to it that no second run uses it.",
                 )
             )
-        _refuse_to_replace(folder, resume, overwrite)
+        with _reading(folder):
+            _refuse_to_replace(folder, resume, overwrite)
         if mirror is not None:
             _claim_mirror(held, folder, mirror, resume, overwrite)
         for place in (folder.root, folder.checkpoints, folder.visuals):
@@ -40,29 +41,25 @@ def claimed(
         yield
 
 
-def go_on_from(checkpoints: Checkpoints, mirror: RunFolder | None, overwrite: bool, on_event: OnEvent) -> int | None:
-    """The checkpoint to go on from, fetched from the mirror where that has a newer one; None to begin anew.
+def go_on_from(
+    checkpoints: Checkpoints, mirror: RunFolder | None, overwrite: bool, on_event: OnEvent
+) -> tuple[int | None, bool]:
+    """The checkpoint to go on from, fetched from the mirror where that has a newer one, None to begin anew; and whether
+    what the mirror holds is of another run, to be replaced.
 
-    Raises RunError when all are damaged, or it belongs to a run that was started differently.
+    Raises RunError when all are damaged, or belong to a run that was started differently.
     """
     folder = checkpoints.folder
     step, wrong = checkpoints.newest_good()
-    if mirror is not None and (fetched := _fetch(checkpoints, mirror, step, on_event)) is not None:
-        step = fetched
+    mirror_anew = False
+    if step is not None:
+        checkpoints.state(step)  # of this run, or an error, before anything is fetched to lie beside it
+    if mirror is not None:
+        step, mirror_anew = _fetch(checkpoints, mirror, step, overwrite, on_event)
     if step is None:
-        if wrong:
-            raise RunError(
-                f"No checkpoint in {folder.checkpoints} can be gone on from:\n  "
-                + "\n  ".join(f"checkpoint-{bad}: {how}" for bad, how in wrong.items()),
-                "Begin anew with --overwrite, which removes them.",
-            )
-        if folder.is_finished and not overwrite:
-            raise RunError(
-                f"{folder.root.resolve()} holds a tuned model and no checkpoint to go on from.",
-                "Choose another folder with --out, or replace it with --overwrite.",
-            )
+        _refuse_to_lose(folder, wrong, overwrite, "--out")
         on_event(Warned("no_checkpoint", "There is no checkpoint to go on from, so the run begins anew."))
-        return None
+        return None, True
     if damaged := {bad: how for bad, how in wrong.items() if bad > step}:
         listed = "; ".join(f"checkpoint-{bad} is damaged ({how})" for bad, how in damaged.items())
         on_event(Warned("damaged_checkpoint", f"{listed}; going on from checkpoint-{step} instead."))
@@ -74,7 +71,7 @@ def go_on_from(checkpoints: Checkpoints, mirror: RunFolder | None, overwrite: bo
                 "The result is the same up to rounding, not bit for bit.",
             )
         )
-    return step
+    return step, mirror_anew
 
 
 def start_mirror(folder: RunFolder, mirror: RunFolder | None, *, anew: bool) -> Mirror | NoMirror:
@@ -83,9 +80,10 @@ def start_mirror(folder: RunFolder, mirror: RunFolder | None, *, anew: bool) -> 
 
 def _refuse_to_replace(folder: RunFolder, resume: bool, overwrite: bool) -> None:
     """Make sure that nothing of the person's is in the way. Raises RunError when something is."""
-    if folder.model.exists() and not folder.is_finished and any(folder.model.iterdir()):
+    model = folder.model
+    if model.exists() and not folder.is_finished and (not model.is_dir() or any(model.iterdir())):
         raise RunError(
-            f"{folder.model} holds something that is not a tuned model of ours; it would be replaced.",
+            f"{model} is or holds something that is not a tuned model of ours; it would be replaced.",
             "Choose another folder with --out.",
         )
     if resume or overwrite:
@@ -99,6 +97,21 @@ def _refuse_to_replace(folder: RunFolder, resume: bool, overwrite: bool) -> None
         raise RunError(
             f"{folder.root.resolve()} holds the checkpoints of a run that did not finish.",
             "Go on with it: the same command and --resume. Or begin anew with --overwrite.",
+        )
+
+
+def _refuse_to_lose(folder: RunFolder, wrong: dict[int, str], overwrite: bool, option: str) -> None:
+    """Raises RunError when a resume that finds nothing whole here would remove what is damaged, or replace a model."""
+    if wrong:
+        raise RunError(
+            f"No checkpoint in {folder.checkpoints} can be gone on from:\n  "
+            + "\n  ".join(f"checkpoint-{bad}: {how}" for bad, how in wrong.items()),
+            "Begin anew with --overwrite and without --resume, which removes them.",
+        )
+    if folder.is_finished and not overwrite:
+        raise RunError(
+            f"{folder.root.resolve()} holds a tuned model and no checkpoint to go on from.",
+            f"Choose another folder with {option}, or replace it: add --overwrite.",
         )
 
 
@@ -118,25 +131,61 @@ def _claim_mirror(held: ExitStack, folder: RunFolder, mirror: RunFolder, resume:
     except InUseError:
         raise
     except RunError:
-        return  # the first copy says what is wrong with the drive; the run itself does not need it
-    _refuse_to_replace(mirror, resume, overwrite)
+        pass  # the first copy says what is wrong with the drive; the run itself does not need it
+    # A drive that is silent now may hold somebody's model when it answers again: unasked, no run begins with it.
+    with suppress(OSError) if resume or overwrite else _reading(mirror):
+        _refuse_to_replace(mirror, resume, overwrite)
 
 
-def _fetch(checkpoints: Checkpoints, mirror: RunFolder, own: int | None, on_event: OnEvent) -> int | None:
-    """The step of a newer checkpoint that was copied back from the mirror, if there was one."""
+def _fetch(
+    checkpoints: Checkpoints, mirror: RunFolder, own: int | None, overwrite: bool, on_event: OnEvent
+) -> tuple[int | None, bool]:
+    """The step to go on from, which is `own` or that of a newer checkpoint, copied back from the mirror; and whether
+    what the mirror holds is to be replaced.
+
+    Raises RunError when the mirror is of another run, or has nothing whole and there is nothing else.
+    """
     there = Checkpoints(mirror, checkpoints.run, checkpoints.keep)
     try:
-        step, _ = there.newest_good()
+        step, wrong = there.newest_good()
+        if step is None:
+            _refuse_to_lose(mirror, wrong if own is None else {}, overwrite, "--mirror")
+            return own, mirror.is_finished
     except OSError as error:
         if own is None:
-            raise RunError(f"The mirror {mirror.root} cannot be read: {error.strerror or error}.") from error
-        return None
-    if step is None or (own is not None and own >= step):
-        return None
-    there.state(step)  # of this run, or an error
+            raise _unreadable(mirror, error) from error
+        return own, False
+    try:
+        there.state(step)
+    except AnotherRunError as error:
+        if own is None:
+            raise
+        if overwrite:  # asked for, and broken off before the first copy replaced what was there
+            return own, True
+        raise RunError(
+            f"The mirror is not of this run. {error.message}",
+            "Name another folder with --mirror, or replace what is in this one: --resume with --overwrite.",
+        ) from error
+    if own is not None and own >= step:
+        return own, False
     restore(mirror, step, checkpoints.folder)
     on_event(Restored(step, str(mirror.root)))
-    return step
+    return step, False
+
+
+@contextmanager
+def _reading(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: RunFolder, error: OSError) -> RunError:
+    return RunError(
+        f"{folder.root} cannot be read: {error.strerror or error}.",
+        "If it is on a drive that is mounted first, mount it and try again. Or choose another folder.",
+    )
 
 
 def _is_folder(path: Path) -> bool:

@@ -105,7 +105,7 @@ def _train(
     pairs, parts = read_sheet(sheet, settings, on_event)
     config_record = run_config(settings, sheet, device, dtype)
     checkpoints = Checkpoints(folder, run_record(config_record, parts, template), settings.train.keep_checkpoints)
-    start_from = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else None
+    start_from, mirror_anew = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else (None, True)
     on_event(ModelLoading(settings.model))
     base = load_base(settings.model, dtype, device)
     encoder = Encoder(base.tokenizer, template, settings.data.max_length)
@@ -141,7 +141,7 @@ def _train(
         )
 
     finished: Finished | None = None
-    with start_mirror(folder, mirror_folder, anew=start_from is None) as mirror:
+    with start_mirror(folder, mirror_folder, anew=mirror_anew) as mirror:
         if start_from is not None:
             mirror.submit(start_from)
         try:

@@ -25,8 +25,12 @@ _WORDS = {
 }
 
 
+class AnotherRunError(RunError):
+    """What is there was made from another sheet, or with other settings."""
+
+
 def refuse_another_run(before: dict[str, Any], now: dict[str, Any], place: Path) -> None:
-    """Raises RunError that lists every difference which would change the result, by the names a person types."""
+    """Raises AnotherRunError that lists every difference which would change the result, by the names a person types."""
     differing = [name for name in now if name in before and before[name] != now[name]]
     same_pairs = before.get("pairs") == now.get("pairs")
     telling = [n for n in differing if not n.startswith(_MACHINE) and not (same_pairs and n in _FINDS_PAIRS)]
@@ -34,9 +38,10 @@ def refuse_another_run(before: dict[str, Any], now: dict[str, Any], place: Path)
         return
     flags = {page.name: page.flag or f"--set {page.name}" for page in pages()}
     lines = [f"{_WORDS.get(n) or flags.get(n, n)}: {_shown(before[n])} before, {_shown(now[n])} now" for n in telling]
-    raise RunError(
+    raise AnotherRunError(
         f"The run in {place} cannot go on, because it was started differently:\n  " + "\n  ".join(lines),
-        "Use the same sheet and settings as before with --resume. To begin anew, use another --out, or --overwrite.",
+        "Use the same sheet and settings as before with --resume. To begin anew, use another --out, or --overwrite, "
+        "and without --resume.",
     )
 
 
