@@ -115,6 +115,11 @@ class TestNames:
         assert len(columns.header.data) == len(pairs)
         assert "rows_above_header" not in warnings
 
+    @pytest.mark.parametrize("header", [("Your question?", "Our answer:"), ("Ihre Frage?", "Unsere Antwort!")])
+    def test_may_end_like_a_sentence_when_they_are_short(self, header: tuple[str, str]) -> None:
+        columns, _ = choose(table(header, *TEXTS))
+        assert (columns.header.row, *names(columns)) == (1, *header)
+
     @pytest.mark.parametrize("first", ["Contact of Jane", "Customer Jane"])
     def test_hold_no_personal_data(self, first: str) -> None:
         longer = [[f"{question} Tell me all.", f"{answer} That is all there is."] for question, answer in TEXTS]

@@ -30,6 +30,7 @@ from phinetune.sheet.table import Row, Table
 # Titles, notes and logos above the header take a few rows, seldom more than ten.
 _SEARCH_ROWS = 30
 _HEADER_LENGTH = 60
+_NAME_WORDS, _NAME_SIGNS = 3, 8  # a name that ends like a sentence has no more
 _LONGEST_SHOWN = 200  # characters
 _LOOKED_AT = 1000  # a title may be megabytes; this is more than any address that begins in what is shown
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "…")
@@ -221,8 +222,10 @@ def _labels(row: Row) -> tuple[str, ...]:
 
 
 def _may_be_name(label: str) -> bool:
-    """A sentence, or what holds personal data, is the text of a pair: "Who is our typical user?"."""
-    return not label.endswith(_SENTENCE_ENDS) and not find_personal(label)
+    """A sentence, or what holds personal data, is the text of a pair: "Who is our typical user?"; "Your question?" is
+    none. Where words are not spaced, the signs count."""
+    long = len(label.split()) > _NAME_WORDS or (" " not in label and not label.isascii() and len(label) > _NAME_SIGNS)
+    return not (long and label.endswith(_SENTENCE_ENDS)) and not find_personal(label)
 
 
 def _reads_like_header(header: Header) -> bool:
