@@ -16,6 +16,9 @@ from pathlib import Path
 import _contained as contained
 import _seeds as seeds
 
+_STYLES = b"""<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><numFmts count="1"><numFmt
+ numFmtId="164" formatCode="0.00%"/></numFmts><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="164"/></cellXfs>
+</styleSheet>"""
 _LIMITS = ["-timeout=10", "-rss_limit_mb=1500", "-max_len=20000", "-print_final_stats=1"]
 
 
@@ -26,18 +29,20 @@ def try_out(data: bytes) -> None:
     from phinetune.errors import SheetError
     from phinetune.sheet.columns import choose_columns
     from phinetune.sheet.read import _text_tables
-    from phinetune.sheet.workbook_xml import _faults_in
+    from phinetune.sheet.workbook_xml import _faults_in, _StylesParser
 
     kind, data = data[:1], data[1:]
     try:
         if kind == b"x":
-            _faults_in(data, "FAQ", "a.xlsx")
+            _faults_in(data, "FAQ", "a.xlsx", {"1": "0%", "2": "00000", "3": "by country"})
+        elif kind == b"s":
+            _StylesParser().parse(data)
         elif tables := [table for table in _text_tables(data, "a.csv") if table.rows]:
             choose_columns(tables)
     except SheetError:
         return
     except (ExpatError, ValueError, LookupError):
-        if kind != b"x":  # read.py takes these for damage, of a workbook alone
+        if kind not in (b"x", b"s"):  # read.py takes these for damage, of a workbook alone
             raise
 
 
@@ -67,6 +72,7 @@ def main() -> None:
         for name, data in seeds.texts().items():
             (corpus / name).write_bytes(b"t" + data)
         sheet = '<row r="1"><c r="A1" t="e"><v>#N/A</v></c><c r="B1"><f>A1</f><v>0</v></c></row>'
+        (corpus / "styles").write_bytes(b"s" + _STYLES)
         (corpus / "sheet").write_bytes(b"x" + str(seeds.xlsx_parts(sheet)["xl/worksheets/sheet1.xml"]).encode())
         limits = [*_LIMITS, f"-runs={options.count}", f"-seed={options.seed + 1}", f"-artifact_prefix={place}/"]
         if options.seconds:
