@@ -96,6 +96,36 @@ def test_validation_that_rises_names_the_step_that_was_kept():
     assert "--lora-dropout 0.1" in found.advice
 
 
+def test_a_rise_is_not_praised_beside_and_few_held_out_pairs_are_told():
+    def valley(now: float) -> float:
+        return 1.5 + 6 * (now - 0.4) ** 2 + (2 if now == 0 else 0)
+
+    rows = _rows(_noisy(_fall(3, 1.2), 0.1), valley)
+    many, few, one = (_found(rows, Facts(validation_pairs=pairs)) for pairs in (10, 9, 1))
+    for found in (many, few, one):
+        assert not {"validation_follows", "levelled_off", "gap"} & set(found)
+    assert "chance" not in many["overfitting"].sentence
+    assert "3 to 5 ways" not in many["overfitting"].advice
+    assert "only 9 held-out pairs chose it, so it may be chance" in few["overfitting"].sentence
+    assert "ask each in 3 to 5 ways" in few["overfitting"].advice
+    assert "only 1 held-out pair chose it" in one["overfitting"].sentence
+    assert "rests on 1 pair and depends on which it is." in one["few_held_out"].sentence
+
+
+def test_a_training_loss_that_climbs_is_not_called_long_enough():
+    def climbs(now: float) -> float:
+        return 3 - 8 * now if now < 0.2 else min(1.4 + 6 * (now - 0.2), 6)
+
+    found = _found(_rows(_noisy(climbs, 0.02), lambda now: 0.8 + 2.1 * math.exp(-12 * now)))
+    assert "learning_rate_too_high" in found
+    assert "levelled_off" not in found
+
+
+def test_a_good_run_with_hardly_any_pair_held_out_is_not_praised_for_them():
+    assert set(_found(_good(), Facts(validation_pairs=9))) == {"few_held_out", "smooth_fall"}
+    assert {"validation_follows", "levelled_off"} < set(_found(_good(), Facts(validation_pairs=10)))
+
+
 @pytest.mark.parametrize(("dropout", "more"), [(0.3, "(--lora-dropout 0.5)"), (0.5, None), (0.6, None)])
 def test_advice_on_overfitting_is_another_run_than_the_last_one(dropout, more):
     def valley(now: float) -> float:

@@ -18,6 +18,8 @@ from phinetune.artifacts.metrics import MetricsRow
 from phinetune.events import StopReason
 
 Severity = Literal["warning", "note", "good"]
+# What fewer held-out pairs show may be chance: no praise rests on them.
+TELLING = 10
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Evidence:
     @property
     def steps(self) -> int:
         return len(self.curves.train)
+
+    @property
+    def hardly_held_out(self) -> bool:
+        """Whether so few pairs are known to be held out that nobody knows how the model does on new questions."""
+        return self.facts.validation_pairs is not None and self.facts.validation_pairs < TELLING
 
     @cached_property
     def peak_rate(self) -> float:

@@ -75,7 +75,8 @@ def few_held_out(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "few_held_out",
         "note",
-        f"The validation loss rests on {pairs} pair{'s' * (pairs != 1)} and depends on which they are.",
+        f"The validation loss rests on {pairs} pair{'s' * (pairs != 1)} and depends on which "
+        f"{'they are' if pairs != 1 else 'it is'}.",
         pairs,
         "Trust your own reading of some answers more; with more pairs it settles.",
     )

@@ -67,13 +67,22 @@ def overfitting(evidence: Evidence) -> Diagnosis | None:
     dropout = evidence.facts.lora_dropout
     more = min(_MOST_DROPOUT, max(0.1, 2 * dropout)) if dropout is not None else 0.0
     more_dropout = f", more dropout (--lora-dropout {more:g})" if dropout is not None and more > dropout else ""
+    kept = f"Step {best[0]} is the one that was kept"
+    advice = f"Fewer epochs (--epochs {epochs:g}){more_dropout}, or more pairs."
+    if evidence.hardly_held_out:
+        pairs = evidence.facts.validation_pairs
+        kept += f"; only {pairs} held-out pair{'s' * (pairs != 1)} chose it, so it may be chance"
+        advice += (
+            " A fact that stands in the sheet only once cannot be known for a held-out question: ask each in 3 to 5 "
+            "ways."
+        )
     return Diagnosis(
         "overfitting",
         "warning" if steep else "note",
         f"The validation loss rises since step {best[0]}, from {best[1]:.2f} to {last:.2f}: pairs are being learned by "
-        f"heart. Step {best[0]} is the one that was kept.",
+        f"heart. {kept}.",
         best[0],
-        f"Fewer epochs (--epochs {epochs:g}){more_dropout}, or more pairs.",
+        advice,
     )
 
 
@@ -121,6 +130,8 @@ def follows(evidence: Evidence) -> Diagnosis | None:
     gain, best = evidence.validation_gain, evidence.curves.best
     if gain is None or best is None or gain < BARELY or is_wide(evidence) or rises(evidence):
         return None
+    if is_overfitting(evidence) or evidence.hardly_held_out:
+        return None
     return Diagnosis(
         "validation_follows",
         "good",
@@ -150,14 +161,9 @@ def too_short(evidence: Evidence) -> Diagnosis | None:
 
 def levelled_off(evidence: Evidence) -> Diagnosis | None:
     gain, pace, best = evidence.validation_gain, evidence.pace, evidence.curves.best
-    if (
-        gain is None
-        or pace is None
-        or best is None
-        or gain < STUCK
-        or pace >= STILL_FALLING
-        or is_overfitting(evidence)
-    ):
+    if gain is None or pace is None or best is None or gain < STUCK or pace >= STILL_FALLING:
+        return None
+    if is_overfitting(evidence) or rises(evidence) or evidence.hardly_held_out:
         return None
     assert evidence.before is not None
     curves = evidence.curves
