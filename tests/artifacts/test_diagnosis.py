@@ -371,6 +371,12 @@ def test_facts_that_no_curve_shows(facts, name, severity):
         assert _found(_good(), facts)[name].severity == severity
 
 
+@pytest.mark.parametrize(("epochs", "dropout", "advised"), [(10, 0.1, False), (3, 0.1, True), (10, 0.05, True)])
+def test_a_preset_is_advised_unless_the_run_had_its_values(epochs, dropout, advised):
+    facts = Facts(train_pairs=30, planned_epochs=epochs, lora_dropout=dropout)
+    assert ("--preset small-data" in _found(_good(), facts)["too_few_pairs"].advice) is advised
+
+
 def test_the_worst_stands_first_and_bad_news_come_with_advice():
     found = diagnose(_with(_good(), {60: 4.0}), Facts(in_both_parts=1, train_pairs=80))
     assert [d.severity for d in found] == sorted((d.severity for d in found), key=["warning", "note", "good"].index)

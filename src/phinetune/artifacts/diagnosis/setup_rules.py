@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.settings import PRESETS
 
 # Warm-ups of 3 to 10 % of the steps are usual. At a quarter a good part of the run is spent below a useful rate.
 LONG_WARMUP = 0.25
@@ -63,9 +64,15 @@ def too_few_pairs(evidence: Evidence) -> Diagnosis | None:
         "note",
         f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: their tone is learned, and little beyond it.",
         pairs,
-        "100 are a start and 500 are good; asking the same facts in other words counts too. Until then, --preset "
-        "small-data.",
+        "100 are a start and 500 are good; asking the same facts in other words counts too."
+        + ("" if _is_set_for_few(evidence) else " Until then, --preset small-data."),
     )
+
+
+def _is_set_for_few(evidence: Evidence) -> bool:
+    """Whether the run had the values of the preset for few pairs, by name or not."""
+    preset, facts = PRESETS["small-data"], evidence.facts
+    return (facts.planned_epochs, facts.lora_dropout) == (preset["train"]["epochs"], preset["lora"]["dropout"])
 
 
 def few_held_out(evidence: Evidence) -> Diagnosis | None:
