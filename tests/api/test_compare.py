@@ -16,6 +16,7 @@ from PIL import Image
 import phinetune
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.cli import main
+from phinetune.cli.comparison_page import show_comparison
 from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.run_folder import RunFolder
 from phinetune.use.agreement import mean_loss
@@ -76,6 +77,28 @@ def test_three_questions_fool_nobody(compared):
     assert compared.scores["f1"].p_value > 0.05
     assert "No sure difference" in compared.verdict()[0]
     assert "too few" in compared.verdict()[0]
+    assert "confidence" not in compared.verdict()[0]
+    assert not any("trained on the overlap" in said for said in compared.verdict())
+
+
+@pytest.mark.parametrize(
+    ("seen", "new", "said"),
+    [
+        (0.33, 0.17, "about half as well"),
+        (0.33, 0.31, "about as well"),
+        (0.2, 0.02, "far less well"),
+        (0.0, 0.0, "about as well"),
+        (0.9, 0.5, "by heart"),
+    ],
+)
+def test_new_questions_are_set_beside_those_of_the_training_by_their_share(compared, seen, new, said):
+    f1 = compared.scores["f1"]
+    scores = compared.scores | {"f1": replace(f1, tuned=replace(f1.tuned, mean=new))}
+    told = replace(compared, scores=scores, seen={"f1": seen}, seen_count=10, pairs=compared.pairs[:1] * 10)
+    [sentence] = [sentence for sentence in told.verdict() if "trained on the overlap" in sentence]
+    assert said in sentence
+    for few in (replace(told, seen_count=9), replace(told, pairs=told.pairs[:9])):
+        assert not any("trained on the overlap" in sentence for sentence in few.verdict())
 
 
 def test_sentences_are_not_counted_as_wrong_answers(compared):
@@ -97,7 +120,8 @@ def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
     found = phinetune.compare(run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
     assert (found.questions, len(found.pairs)) == (toy_sheet.name, 20)
     assert found.scores["right"].tuned.mean == found.scores["exact"].tuned.mean > 0.5
-    assert "answers better" in found.verdict()[0]
+    assert found.verdict()[0].startswith(f"{found.in_training} of 20 questions were in training")
+    assert "answers better" in found.verdict()[1]
     again = phinetune.compare(run, toy_sheet, limit=20, max_new_tokens=40, judge_by="exact")
     assert again.to_json() == found.to_json()
 
@@ -161,7 +185,10 @@ def test_columns_that_were_guessed_are_told(run, tmp_path):
 
 def test_questions_that_were_in_training_are_told(run, toy_sheet, compared, tmp_path):
     found = phinetune.compare(run, toy_sheet, max_new_tokens=2)
-    assert any(f"{30 - 3} of 30 questions were in training" in said for said in found.verdict())
+    assert found.verdict()[0].startswith(f"{30 - 3} of 30 questions were in training")
+    some = replace(found, in_training=14)
+    assert "in training" not in some.verdict()[0]
+    assert any("14 of 30 questions were in training" in said for said in some.verdict())
     held_out = [(pair.question.upper(), pair.expected) for pair in compared.pairs]
     sheet = toys.write_sheet(tmp_path / "held_out.xlsx", held_out)
     for found in (compared, phinetune.compare(run, sheet, max_new_tokens=2)):
@@ -259,4 +286,22 @@ def test_the_command_prints_a_page_or_json(run, capsys):
     assert "shared words (F1)" in page
     assert "comparison.xlsx" in page
     assert "report.html" in page.replace("\n", "")
-    assert json.loads("{" + told)["count"] == 3
+    assert "too few questions to say how sure this is" in page
+    assert "p = " not in page
+    told = json.loads("{" + told)
+    assert told["count"] == 3
+    assert {"difference", "p_value"} <= told["scores"]["f1"].keys()
+
+
+def test_the_table_fits_80_columns(compared, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    scores = dict(compared.scores)
+    loss = scores["loss"]
+    wide = [replace(each, mean=-10.123, low=-11.123, high=-10.003) for each in (loss.tuned, loss.difference)]
+    scores["loss"] = replace(loss, tuned=wide[0], difference=wide[1], p_value=0.5)
+    show_comparison(replace(compared, scores=scores, pairs=compared.pairs * 4))
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line for line in lines if "nats per token" in line and "p = 0.500" in line]
+    assert "-10.123 (-11.123 to -10.003)" in line
+    assert len(line) <= 80
+    assert not any("too few questions" in line for line in lines)

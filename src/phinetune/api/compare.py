@@ -42,6 +42,16 @@ from phinetune.use.scores import are_sentences
 _MOST = 200  # questions asked unless told otherwise
 _FORGOTTEN = 0.1  # nats per token of general text: a tenth more surprised than before
 _SURE = 0.05
+_FEWEST = 10  # questions; fewer say nothing about how sure a difference is
+# New questions' word overlap as a share of that on questions of the training: from so much on, in words.
+_AS_WELL = (
+    (0.85, "about as well"),
+    (0.71, "about three quarters as well"),
+    (0.58, "about two thirds as well"),
+    (0.42, "about half as well"),
+    (0.29, "about a third as well"),
+    (0.0, "far less well"),
+)
 # Of what is found in a sheet, what tells whether the right questions were asked. The rest is about learning from it.
 _TOLD = {"guessed_columns", "similar_columns", "no_header", "several_sheets", "guessed_encoding"}
 _TOLD |= set(CODES_OF_SKIPPED.values())
@@ -54,9 +64,9 @@ class Comparison:
 
     `scores` has loss (nats per token of the expected answer), exact, f1, rouge_l, chrf and right (by the judge), the
     last five between 0 and 1. `general_text` is nats per token of a text that has nothing to do with the sheet.
-    `seen` is the tuned model on questions that it was trained on, to tell learning from memorising. `notes` say what
-    was read from a sheet, and what to mind about it. `report` is the page of the run, which has all this in it too;
-    None where the run has no figures for one.
+    `seen` is the tuned model on `seen_count` questions that it was trained on, to tell learning from memorising.
+    `in_training` questions of a sheet were in training. `notes` say what was read from a sheet, and what to mind about
+    it. `report` is the page of the run, which has all this in it too; None where the run has no figures for one.
     """
 
     questions: str
@@ -69,6 +79,8 @@ class Comparison:
     pairs: list[Compared]
     notes: tuple[str, ...] = ()
     report: Path | None = None
+    seen_count: int = 0
+    in_training: int = 0
 
     @property
     def perplexity(self) -> dict[str, float]:
@@ -86,9 +98,16 @@ class Comparison:
         """Whether an answer is only right when it has a whole sentence word for word: `right` then says little."""
         return self.judge in _WORD_FOR_WORD and are_sentences([pair.expected for pair in self.pairs])
 
+    @property
+    def are_too_few(self) -> bool:
+        """Whether the questions are too few to say how sure a difference is."""
+        return len(self.pairs) < _FEWEST
+
     def verdict(self) -> list[str]:
         """What the figures mean, in plain words."""
-        return [*_on_answers(self), *self.notes, *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
+        answers, known = _on_answers(self), _on_known(self)
+        first = [*known, *answers] if 2 * self.in_training >= len(self.pairs) else [*answers, *known]
+        return [*first, *self.notes, *_on_endings(self.tuned, self.base), *_on_the_rest(self)]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,6 +122,8 @@ class Comparison:
             "base": asdict(self.base),
             "tuned": asdict(self.tuned),
             "seen_in_training": self.seen,
+            "seen_count": self.seen_count,
+            "in_training": self.in_training,
             "general_text": self.general_text,
             "pairs": as_rows(self.pairs),
         }
@@ -157,7 +178,7 @@ def compare(
     longest = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = tuned.defaults.model_copy(update={"temperature": 0.0} | longest)
     compared = compare_pairs(tuned.model, tuned.encoder, pairs, decide, settings, on_progress)
-    seen = None
+    seen, known = None, []
     if kept is not None and kept.train:
         known = _draw(kept.train, len(pairs))
         seen = tuned_means(tuned.model, tuned.encoder, known, decide, settings, on_progress)
@@ -171,7 +192,9 @@ def compare(
         seen=seen,
         general_text=text_losses(tuned.model, tuned.encoder, paragraphs),
         pairs=compared,
-        notes=tuple(_on_sheet(table, pairs, kept.train if kept is not None else ())) if table is not None else (),
+        notes=tuple(_on_sheet(table)) if table is not None else (),
+        seen_count=len(known),
+        in_training=_asked_again(pairs, kept.train) if table is not None and kept is not None else 0,
     )
     with locked(folder):
         if not folder.is_finished or folder.recipe.stat().st_mtime_ns != made:
@@ -204,17 +227,18 @@ def _read_sheet(sheet: str | Path, question: str | None, answer: str | None, fol
     return find_pairs(sheet, question=question, answer=answer)
 
 
-def _on_sheet(table: PairTable, asked: Sequence[Pair], trained_on: Sequence[Pair]) -> list[str]:
-    """What was read, and what to mind about it."""
+def _asked_again(asked: Sequence[Pair], trained_on: Sequence[Pair]) -> int:
     known = {normalize_question(pair.question) for pair in trained_on}
-    again = sum(normalize_question(pair.question) in known for pair in asked)
+    return sum(normalize_question(pair.question) in known for pair in asked)
+
+
+def _on_sheet(table: PairTable) -> list[str]:
+    """What was read, and what to mind about it."""
     sheet = f', sheet "{table.sheet}"' if isinstance(table.sheet, str) else ""
     said = [
         f'Questions are from the column "{table.question_column}" of {table.file}{sheet}, expected answers from '
         f'"{table.answer_column}".'
     ]
-    if again:
-        said.insert(0, f"{again} of {len(asked)} questions were in training: the result looks better than it is.")
     return said + [warning.message for warning in table.warnings if warning.code in _TOLD]
 
 
@@ -223,6 +247,11 @@ def _draw(pairs: Sequence[Pair], limit: int) -> list[Pair]:
     if len(pairs) <= limit:
         return list(pairs)
     return [pairs[index] for index in sorted(Random(0).sample(range(len(pairs)), limit))]
+
+
+def _on_known(comparison: Comparison) -> list[str]:
+    again, count = comparison.in_training, len(comparison.pairs)
+    return [f"{again} of {count} questions were in training: the result looks better than it is."] if again else []
 
 
 def _on_answers(comparison: Comparison) -> list[str]:
@@ -236,7 +265,13 @@ def _on_answers(comparison: Comparison) -> list[str]:
         )
     gain = f1.difference
     span = f"between {gain.low:+.2f} and {gain.high:+.2f} with 95 % confidence"
-    if gain.low > 0 and f1.p_value < _SURE:
+    if comparison.are_too_few:
+        questions = f"{count} question{'s are' if count != 1 else ' is'}"
+        said = (
+            f"No sure difference: word overlap changed by {gain.mean:+.2f}. {questions} too few to tell; try more with "
+            "--sheet."
+        )
+    elif gain.low > 0 and f1.p_value < _SURE:
         said = f"The tuned model answers better: word overlap with your answers rose by {gain.mean:.2f}, {span}."
     elif gain.high < 0 and f1.p_value < _SURE:
         said = f"The tuned model answers worse than its base: word overlap fell by {-gain.mean:.2f}, {span}."
@@ -274,14 +309,15 @@ def _on_endings(tuned: Behaviour, base: Behaviour) -> list[str]:
 
 def _on_the_rest(comparison: Comparison) -> list[str]:
     said = []
-    if comparison.seen is not None and comparison.questions == "held out in training":
+    enough = min(comparison.seen_count, len(comparison.pairs)) >= _FEWEST
+    if comparison.seen is not None and enough and comparison.questions == "held out in training":
         seen, new = comparison.seen["f1"], comparison.scores["f1"].tuned.mean
         said.append(
             f"On questions it was trained on the overlap is {seen:.2f}, on new ones {new:.2f}: "
             + (
                 "it has learned some answers by heart that it cannot carry over to new questions."
                 if seen - new > 0.25
-                else "it does about as well on new questions."
+                else f"it does {_as_well(new, seen)} on new questions."
             )
         )
     cost = comparison.general_text["tuned"] - comparison.general_text["base"]
@@ -291,3 +327,8 @@ def _on_the_rest(comparison: Comparison) -> list[str]:
         + ("it has forgotten some of what it knew." if cost > _FORGOTTEN else "little or nothing was forgotten.")
     )
     return said
+
+
+def _as_well(new: float, seen: float) -> str:
+    share = new / seen if seen > 0 else 1.0
+    return next(words for least, words in _AS_WELL if share >= least)

@@ -24,21 +24,22 @@ def show_comparison(comparison: phinetune.Comparison) -> None:
     """Print it."""
     for sentence in comparison.verdict():
         print_line(sentence)
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    few = comparison.are_too_few
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("")
-    for title in ("base", "tuned", "difference (95 %)", "by chance"):
-        table.add_column(title, justify="right")
+    for title in ("base", "tuned", *(("difference",) if few else ("difference (95 %)", "by chance"))):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, title in _NAMES.items():
         contrast = comparison.scores[name]
         gain = contrast.difference
-        table.add_row(
-            title,
-            f"{contrast.base.mean:.3f}",
-            f"{contrast.tuned.mean:.3f}",
-            f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
-            "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.3f}",
-        )
+        cells = [title, f"{contrast.base.mean:.3f}", f"{contrast.tuned.mean:.3f}", f"{gain.mean:+.3f}"]
+        if not few:
+            cells[-1] += f" ({gain.low:+.3f} to {gain.high:+.3f})"
+            cells.append("p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.3f}")
+        table.add_row(*cells)
     open_console().print(table)
+    if few:
+        print_line("No intervals: these are too few questions to say how sure this is.")
     worst = sorted(comparison.pairs, key=lambda each: (each.tuned.f1, -each.tuned.loss))[:_WORST]
     if worst and worst[0].tuned.f1 < 1:
         print_line("Furthest from what you expect:")
