@@ -61,6 +61,7 @@ def test_a_merged_folder_is_an_ordinary_model(run, tmp_path):
     assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= {
         file.name for file in merged.path.iterdir()
     }
+    assert len({file.stat().st_mode for file in merged.path.iterdir()}) == 1  # the weights no less than the rest
     assert merged.loss == pytest.approx(merged.adapter_loss, abs=2e-2)
 
 

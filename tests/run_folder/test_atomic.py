@@ -60,9 +60,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_others_may_read_what_is_written(tmp_path):
     write_text(tmp_path / "file", "x")
-    with atomic_folder(tmp_path / "folder"):
-        pass
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "weights").touch(mode=0o600)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) & 0o044
+    assert stat.S_IMODE((tmp_path / "folder" / "weights").stat().st_mode) & 0o044
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) & 0o055
 
 

@@ -92,6 +92,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         _let_others_read(temporary, 0o777)
         for file in temporary.rglob("*"):
+            if not file.is_dir() and not file.is_symlink():
+                _let_others_read(file, 0o666)  # safetensors writes for its owner alone
             _flush(file)
         _flush(temporary)
         if path.exists():
