@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from pathlib import Path
+
 
 class PhinetuneError(Exception):
     """What is wrong and where (`message`), and what to do next (`hint`)."""
@@ -33,3 +36,14 @@ class RunError(PhinetuneError):
 
 class TrainingError(PhinetuneError):
     """Training cannot go on: not finite, or it does not fit."""
+
+
+def neighbour(path: Path) -> str | None:
+    """The name in the folder of `path` that it may be a misspelling of, its last ending left aside."""
+    try:
+        by_stem = {entry.stem: entry.name for entry in sorted(path.parent.iterdir(), reverse=True)}
+        alike = {entry.stem: entry.name for entry in path.parent.iterdir() if entry.suffix == path.suffix}
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.stem, by_stem | alike, n=1, cutoff=0.7)
+    return (by_stem | alike)[near[0]] if near else None

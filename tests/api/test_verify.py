@@ -71,8 +71,13 @@ def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
 
 
 def test_a_missing_file_is_a_clear_error(toy_run, tmp_path):
-    with pytest.raises(RunError, match="no folder"):
+    with pytest.raises(RunError, match="no file or folder") as missing:
         phinetune.verify(toy_run, [tmp_path / "none.gguf"])
+    assert "phinetune gguf" in missing.value.hint
+    (tmp_path / "my-model.q4_0.gguf").touch()
+    with pytest.raises(RunError) as missing:
+        phinetune.verify(toy_run, [tmp_path / "my-model.q8_0.gguf"])
+    assert missing.value.hint == "Did you mean my-model.q4_0.gguf?"
 
 
 def test_an_adapter_in_gguf_form_is_tried_on_its_gguf_base(toy_sheet, tmp_path):

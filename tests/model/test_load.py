@@ -9,6 +9,7 @@ import torch
 import toys
 
 from phinetune.errors import ModelError
+from phinetune.model.find_shape import find_shape
 from phinetune.model.load import find, load_base
 
 CPU = torch.device("cpu")
@@ -57,3 +58,10 @@ def test_a_name_that_can_be_neither_is_refused_without_asking_the_hub(spec):
     with pytest.raises(ModelError, match="There is no model at") as caught:
         find(spec)
     assert "smollm2-135m" in caught.value.hint
+    assert "did you mean" not in caught.value.message
+
+
+def test_the_embedded_model_is_named_when_it_is_misspelt():
+    for look in (find, find_shape):
+        with pytest.raises(ModelError, match="did you mean smollm2-135m\\?"):
+            look("smollm2-135")

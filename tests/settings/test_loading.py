@@ -100,3 +100,9 @@ def test_a_missing_settings_file_is_a_clear_error(tmp_path):
 def test_short_names_name_settings_that_exist():
     for targets in SHORT_NAMES.values():
         assert set(targets) <= set(names())
+
+
+def test_a_wrong_setting_points_to_the_pages_that_list_them_all():
+    with pytest.raises(SettingsError) as caught:
+        load(assignments=["train.epoch=3"])
+    assert "phinetune explain" in caught.value.hint

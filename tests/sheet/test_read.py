@@ -318,6 +318,8 @@ class TestRefusals:
         error = self.refusal(path.with_name("datset.csv"))
         assert "There is no file" in error.message
         assert "dataset.csv" in error.hint
+        assert "dataset.csv" in self.refusal(path.with_name("dataset.xlsx")).hint
+        assert "Did you mean" not in self.refusal(path.with_name("nope.csv")).hint
 
     def test_folder(self, tmp_path: Path) -> None:
         assert "is a folder" in self.refusal(tmp_path).message

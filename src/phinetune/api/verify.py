@@ -14,7 +14,7 @@ import gguf
 from phinetune.api.ask import TunedModel, open_model
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
-from phinetune.errors import RunError
+from phinetune.errors import RunError, neighbour
 from phinetune.model.gguf_base import gguf_note
 from phinetune.model.load import find
 from phinetune.recipe import read_recipe
@@ -61,6 +61,8 @@ def verify(
     form by llama.cpp alone, on the .gguf base model `base_file`, or the one it was trained on if that is such a file.
     `allow_bin` reads an adapter in pickle form. The adapter itself comes first.
     """
+    for file in map(Path, files):
+        _refuse_missing(file)
     tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
     if pairs := _pairs(run, sheet, limit):
         questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
@@ -80,6 +82,15 @@ def verify(
             forms.append(Form(file.name, "llama.cpp", None, _same(written, expected), len(questions)))
         on_progress("verifying", number, steps)
     return forms
+
+
+def _refuse_missing(file: Path) -> None:
+    if not file.exists():
+        near = neighbour(file)
+        raise RunError(
+            f"There is no file or folder {file}.",
+            f"Did you mean {near}?" if near else "Name what `phinetune merge` or `phinetune gguf` wrote.",
+        )
 
 
 def _pairs(run: Run | str | Path, sheet: str | Path | None, limit: int) -> Sequence[Pair]:

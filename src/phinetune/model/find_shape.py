@@ -7,6 +7,7 @@ another name on the hub                  its config.json, from the cache or fetc
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -97,11 +98,17 @@ def find_shape(spec: str, *, download_config: bool = False) -> FoundModel:
     if path.is_dir():
         return FoundModel(spec, read_shape(_config(path), str(path / "config.json")), "folder", path, 0)
     if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or spec.count("/") != 1:
-        raise ModelError(
-            f"There is no model at {spec}.",
-            f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
-        )
+        raise no_model_at(spec)
     return _on_the_hub(spec, download_config)
+
+
+def no_model_at(spec: str) -> ModelError:
+    meant = difflib.get_close_matches(spec.lower(), [EMBEDDED_MODEL], cutoff=0.8)
+    return ModelError(
+        f"There is no model at {spec if len(spec) < 300 else f'{spec[:300]} …'}"
+        + (f"; did you mean {meant[0]}?" if meant else "."),
+        f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
+    )
 
 
 def _on_the_hub(name: str, download_config: bool) -> FoundModel:

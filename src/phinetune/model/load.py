@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from phinetune.errors import ModelError
 from phinetune.model.device import bound_kernel_caches, total_memory_bytes
 from phinetune.model.download import download
-from phinetune.model.find_shape import find_shape
+from phinetune.model.find_shape import find_shape, no_model_at
 from phinetune.model.folder import check_folder, damage_in
 from phinetune.model.gguf_base import load_gguf
 from phinetune.model.out_of_memory import is_out_of_memory
@@ -128,10 +128,7 @@ def find(spec: str) -> Path:
     if (path := _place(spec)) is not None:
         return path
     if spec.lower().endswith(".gguf") or spec.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(spec):
-        raise ModelError(
-            f"There is no model at {spec if len(spec) < 300 else f'{spec[:300]} …'}.",
-            f"Give --model a Hugging Face name such as microsoft/phi-2, a folder, a .gguf file, or {EMBEDDED_MODEL}.",
-        )
+        raise no_model_at(spec)
     return download(spec)
 
 

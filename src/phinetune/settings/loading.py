@@ -74,7 +74,7 @@ def load(
             problems = [*problems[:_MOST_PROBLEMS], f"… and {more:,} more"]
         raise SettingsError(
             f"{count} wrong:\n" + "\n".join(f"  {problem}" for problem in problems),
-            "--help after the command lists what can be set.",
+            "--help after the command lists the common settings, `phinetune explain` all of them.",
         )
     return settings
 

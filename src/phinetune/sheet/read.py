@@ -9,7 +9,6 @@ text ─ {"… or […        ─► records       .json .jsonl
 
 from __future__ import annotations
 
-import difflib
 import io
 import stat
 import zlib
@@ -18,7 +17,7 @@ from pathlib import Path
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile, ZipFile
 
-from phinetune.errors import SheetError
+from phinetune.errors import SheetError, neighbour
 from phinetune.sheet.apart import damaged, password_protected, too_large
 from phinetune.sheet.delimited import delimited_table
 from phinetune.sheet.encoding import decode
@@ -109,9 +108,9 @@ def _read_bytes(path: Path) -> bytes:
             raise too_large(path.name, f"it has {about.st_size >> 20:,} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
-        near = _near_names(path)
+        near = neighbour(path)
         raise SheetError(
-            f"There is no file {path}.", f"Did you mean {near[0]}?" if near else "Check the name and the folder."
+            f"There is no file {path}.", f"Did you mean {near}?" if near else "Check the name and the folder."
         ) from None
     except PermissionError:
         raise SheetError(
@@ -123,13 +122,6 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise SheetError(f"{path.name} is empty (0 bytes).", "Save or download it again.")
     return data
-
-
-def _near_names(path: Path) -> list[str]:
-    try:
-        return difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    except OSError:
-        return []
 
 
 def _zip_tables(data: bytes, file: str) -> list[Table]:
