@@ -48,12 +48,8 @@ def introduce(
     """The model with its fresh adapter, and what was chosen for the person."""
     trainable, total = lora.count_parameters(model)
     notes = []
-    train, recipe = settings.train, MODEL_RECIPES.get(settings.model, {}).get("train", {})
-    if recipe and all(getattr(train, name) == value for name, value in recipe.items()):
-        notes.append(
-            f"{settings.model} is small and learns by a recipe of its own: {train.epochs:g} epochs, "
-            f"learning rate {train.learning_rate:g}, {train.examples_per_step} pairs a step."
-        )
+    if parts := _recipe_parts(settings):
+        notes.append(f"{settings.model} is small and learns by a recipe of its own: {', '.join(parts)}.")
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(
@@ -65,6 +61,21 @@ def introduce(
         total_parameters=total,
         notes=tuple(notes),
     )
+
+
+def _recipe_parts(settings: Settings) -> list[str]:
+    """What this run has of the recipe for its model, in words."""
+    train, recipe = settings.train, MODEL_RECIPES.get(settings.model, {}).get("train", {})
+    words = {
+        ("epochs",): f"{train.epochs:g} epochs",
+        ("learning_rate",): f"learning rate {train.learning_rate}",
+        ("batch_size", "grad_accum"): f"{train.examples_per_step} pairs a step",
+    }
+    return [
+        said
+        for names, said in words.items()
+        if all(name in recipe and getattr(train, name) == recipe[name] for name in names)
+    ]
 
 
 def warnings_before(corpus: Corpus, settings: Settings, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:

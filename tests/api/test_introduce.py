@@ -1,0 +1,30 @@
+"""What a run says before its first step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import toys
+
+from phinetune.api.introduce import introduce
+from phinetune.model import lora
+from phinetune.settings import load
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "4 epochs, learning rate 0.001, 8 pairs a step"),
+        ({"epochs": 3}, "learning rate 0.001, 8 pairs a step"),
+        ({"lr": "auto"}, "4 epochs, 8 pairs a step"),
+        ({"batch_size": 4}, "4 epochs, learning rate 0.001"),
+        ({"epochs": 3, "lr": 1e-4, "grad_accum": 2}, None),
+        ({"model": "microsoft/phi-2"}, None),
+    ],
+)
+def test_of_a_recipe_what_applies_is_named(given, said):
+    settings = load(flags={"model": "smollm2-135m"} | given)
+    model = lora.attach(toys.phi(), settings.lora, "toy", seed=0)
+    notes = introduce(model, settings, False, torch.device("cpu"), torch.float32).notes
+    told = (f"smollm2-135m is small and learns by a recipe of its own: {said}.",) if said else ()
+    assert notes == told
