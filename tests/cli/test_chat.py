@@ -70,3 +70,16 @@ def test_earlier_questions_go_along_when_asked_to(toy_run, tuned, monkeypatch, c
     out = _chat(monkeypatch, capsys, toy_run.folder.root, *lines, flags=("--json",))
     said = [json.loads(line)["answer"] for line in out.splitlines() if line.startswith("{")]
     assert said == [answer, after, alone]
+
+
+def test_a_question_may_stand_behind_the_wish(toy_run, tuned, monkeypatch, capsys):
+    question = toys.PAIRS[0][0]
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, f"/both {question}", question, flags=("--json",))
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["model"] for answer in answers] == ["base", "tuned", "base", "tuned"]
+    assert {answer["question"] for answer in answers} == {question}
+
+
+def test_an_empty_answer_is_said_to_be_one(toy_run, monkeypatch, capsys):
+    monkeypatch.setattr(phinetune.TunedModel, "stream", lambda *_, **__: iter([""]))
+    assert _chat(monkeypatch, capsys, toy_run.folder.root, "/both", "Who?") == "base: (no answer)\ntuned: (no answer)\n"

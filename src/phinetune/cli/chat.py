@@ -14,9 +14,10 @@ from phinetune.cli.options import ALLOW_BIN
 from phinetune.cli.render import print_json_line, print_line, prompt, say
 
 Voice = Literal["tuned", "base", "both"]
+_VOICES: dict[str, Voice] = {"/tuned": "tuned", "/base": "base", "/both": "both"}
 _HELP = (
-    "Ask a question. /base, /tuned or /both choose who answers, /greedy and /vary how. /remember sends what was said "
-    "along with each question, /reset forgets it. /quit or Ctrl-D ends."
+    "Ask a question. /base, /tuned or /both choose who answers, and a question may stand right behind. /greedy and "
+    "/vary choose how. /remember sends what was said along with each question, /reset forgets it. /quit or Ctrl-D ends."
 )
 
 
@@ -39,7 +40,14 @@ def command(
     if sys.stdin.isatty():
         print_line(_HELP)
     while (question := prompt(f"{voice}> ")) is not None:
-        match question.strip():
+        text = question.strip()
+        first, _, rest = text.partition(" ")
+        if first in _VOICES:
+            if first != "/tuned" and not tuned.has_base:
+                print_line("This model is merged: there is no base model in it to ask.")
+                continue
+            voice, text = _VOICES[first], rest.strip()
+        match text:
             case "":
                 continue
             case "/quit" | "/exit":
@@ -52,14 +60,9 @@ def command(
             case "/remember" | "/reset" as wish:
                 said = [] if wish == "/remember" or said is not None else None
                 print_line("From here on earlier questions go along." if wish == "/remember" else "Forgotten.")
-            case "/tuned" | "/base" | "/both" as wish:
-                if wish != "/tuned" and not tuned.has_base:
-                    print_line("This model is merged: there is no base model in it to ask.")
-                else:
-                    voice = "base" if wish == "/base" else "both" if wish == "/both" else "tuned"
             case unknown if unknown.startswith("/"):
                 print_line(f"There is no {unknown}. {_HELP}")
-            case text:
+            case _:
                 for base in {"tuned": (False,), "base": (True,), "both": (True, False)}[voice]:
                     asked = _Asked(text, base, greedy, max_new_tokens, tuple(said or ()))
                     answer = _print_answer(tuned, asked) if as_json else _say_answer(tuned, asked, voice == "both")
@@ -100,8 +103,9 @@ def _say_answer(tuned: phinetune.TunedModel, asked: _Asked, named: bool) -> str:
             say(piece)
     except KeyboardInterrupt:
         say(" …")
-    say("\n")
-    return "".join(written)
+    answer = "".join(written)
+    say("\n" if answer.strip() else "(no answer)\n")
+    return answer
 
 
 def _print_answer(tuned: phinetune.TunedModel, asked: _Asked) -> str:
