@@ -16,7 +16,9 @@ import pytest
 import toys
 import xlsxwriter
 
+import phinetune
 from phinetune.cli import VERBS, main
+from phinetune.errors import RunError
 
 
 def _run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -51,7 +53,22 @@ def test_train_shows_the_run_and_what_to_type_next(capsys, toy_base, toy_sheet, 
         "Done",
     ):
         assert part in out, part
-    assert f"phinetune ask {tmp_path}" in out.replace("\n", "")
+    typed = out.replace("\n", "")
+    assert f"phinetune ask {tmp_path}" in typed
+    assert f"phinetune compare {tmp_path}" in typed
+    assert f"{tmp_path}/training_visuals/report.html" in typed
+    assert "perplexity" not in out
+    starts = {line.split()[0]: line for line in out.splitlines() if line.split()[:1] in (["Steps"], ["Device"])}
+    assert all(line[:9].endswith("  ") and line[9] != " " for line in starts.values()), starts
+    assert len(starts) == 2
+
+
+def test_one_is_not_many(capsys, toy_base, toy_sheet, tmp_path):
+    _, out, _ = _run(
+        capsys, "train", toy_sheet, "--model", toy_base, "--out", tmp_path, "--limit", 12, "--epochs", 3,
+        "--batch-size", 16, "--grad-accum", 1,
+    )  # fmt: skip
+    assert "3 epochs of 1 step, " in out
 
 
 def test_train_json_prints_one_object_with_the_promised_keys(capsys, toy_base, toy_sheet, tmp_path):
@@ -81,7 +98,22 @@ def test_ask_answers_and_pack_packs(capsys, toy_run, tmp_path):
     code, out, _ = _run(capsys, "pack", root, "--to", tmp_path / "it.zip", "--json")
     assert code == 0
     names = zipfile.ZipFile(json.loads(out)["file"]).namelist()
+    assert "training_visuals/report.html" not in names
+    _, out, _ = _run(capsys, "pack", root, "--to", tmp_path / "it.zip")
+    assert "report.html" in out
+    assert "base model" in out
     assert {name.partition("/")[0] for name in names} == {"model", "training_visuals"}
+
+
+def test_ask_says_on_a_terminal_that_an_answer_is_drawn(capsys, toy_run, monkeypatch):
+    monkeypatch.setattr("phinetune.cli.ask.on_terminal", lambda: True)
+    root = toy_run.folder.root
+    said = "Drawn by chance; --greedy gives the same answer every time."
+    assert _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3)[1].splitlines()[-1] == said
+    for same in (("--greedy",), ("--temperature", 0), ("--seed", 1), ("--json",)):
+        assert "Drawn" not in _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3, *same)[1]
+    monkeypatch.undo()
+    assert "Drawn" not in _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3)[1]
 
 
 def test_check_shows_columns_pairs_and_what_was_skipped(capsys, tmp_path):
@@ -162,6 +194,16 @@ def test_an_unknown_option_is_a_usage_error(capsys):
     assert _run(capsys, "train", "x.xlsx", "--nonsense")[0] == 2
 
 
+def test_a_usage_error_is_json_too_when_asked_for(capsys):
+    code, out, err = _run(capsys, "train", "x.xlsx", "--epochs", "abc", "--json")
+    assert (code, err) == (2, "")
+    told = json.loads(out)
+    assert set(told) == {"error", "hint"}
+    assert "--epochs" in told["error"]
+    code, out, _ = _run(capsys, "train", "--json", "--help")
+    assert (code, "Usage" in out) == (0, True)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on_and_resume_finishes(toy_base, toy_sheet, tmp_path):
     command = [sys.executable, "-m", "phinetune", "train", str(toy_sheet), "--model", str(toy_base)]
     command += ["--out", str(tmp_path), "--epochs", "900"]
@@ -178,3 +220,24 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_resume_finishes(toy_base, toy_sh
     assert not (tmp_path / "model").exists()
     steps = sorted(int(p.name.rpartition("-")[2]) for p in tmp_path.glob("checkpoints/checkpoint-*"))
     assert f"Stopped after step {steps[-1]}" in out
+
+
+def test_serve_says_at_once_that_it_loads(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise RunError("none here")
+
+    monkeypatch.setattr(phinetune, "serve", fail)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert _run(capsys, "serve", "my-run")[:2] == (1, "Loading my-run …\n")
+    assert "Loading" not in _run(capsys, "serve", "my-run", "--json")[1]
+
+
+@pytest.mark.parametrize(("without", "said"), [(1, "1 row has no"), (2, "2 rows have no")])
+def test_answer_counts_the_rows_without_a_question(capsys, toy_run, tmp_path, without, said):
+    sheet = tmp_path / "q.csv"
+    sheet.write_text("id,Question\n1,Who?\n" + "2,\n" * without)
+    _, out, _ = _run(
+        capsys, "answer", toy_run.folder.root, "--sheet", sheet, "--to", tmp_path / "a.csv", "--max-new-tokens", 2
+    )
+    assert "Answered 1 question of" in out
+    assert said in out

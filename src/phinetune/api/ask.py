@@ -78,6 +78,11 @@ class TunedModel:
         values = self.defaults.model_dump() | given
         return load(flags={f"generate.{name}": value for name, value in values.items()}).generate
 
+    def answers_vary(self, **options: Any) -> bool:
+        """Whether `ask` with these options may answer otherwise the next time."""
+        settings = self._settings(False, options)
+        return settings.temperature > 0 and settings.seed is None
+
     @property
     def has_base(self) -> bool:
         """Whether the untuned base model can be asked too: a merged model has lost it."""

@@ -34,14 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries say to programmers; ours are events and errors
+    as_json = "--json" in argv
     try:
-        _app(argv)(argv, prog_name="phinetune")
+        sys.exit(_app(argv)(argv, prog_name="phinetune", standalone_mode=not as_json))
     except PhinetuneError as error:
-        _show(error, as_json="--json" in argv)
+        _show(error, as_json=as_json)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not (as_json and hasattr(error, "format_message")):  # what typer says of wrong options
+            raise
+        _show(PhinetuneError(error.format_message(), "--help after the command lists its options."), as_json=True)
+        sys.exit(2)
 
 
 def _app(argv: Sequence[str]) -> typer.Typer:

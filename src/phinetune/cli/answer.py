@@ -8,7 +8,7 @@ import typer
 
 import phinetune
 from phinetune.cli.options import ALLOW_BIN, AS_JSON
-from phinetune.cli.render import Bar, duration, print_json, print_line
+from phinetune.cli.render import Bar, counted, duration, print_json, print_line
 
 
 def command(
@@ -53,8 +53,10 @@ def command(
     if as_json:
         print_json(vars(done) | {"path": str(done.path)})
         return
-    left_out = f" {done.rows_without_question} rows have no question." if done.rows_without_question else ""
+    answered = counted(done.answers, "question")
+    without = done.rows_without_question
+    left_out = f" {counted(without, 'row')} {'has' if without == 1 else 'have'} no question." if without else ""
     print_line(
-        f'Answered {done.answers} questions of the column "{done.question_column}" in {duration(done.seconds)}: '
+        f'Answered {answered} of the column "{done.question_column}" in {duration(done.seconds)}: '
         f'{done.path}, column "{done.column}".{left_out}'
     )

@@ -8,7 +8,7 @@ import typer
 
 import phinetune
 from phinetune.cli.options import ALLOW_BIN, AS_JSON
-from phinetune.cli.render import print_json, say
+from phinetune.cli.render import on_terminal, print_aside, print_json, say
 
 
 def command(
@@ -44,3 +44,5 @@ def command(
     for piece in tuned.stream(question, base=base, greedy=greedy, **options):
         say(piece)
     say("\n")
+    if on_terminal() and not greedy and tuned.answers_vary(**options):
+        print_aside("Drawn by chance; --greedy gives the same answer every time.")

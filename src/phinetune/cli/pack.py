@@ -26,3 +26,5 @@ def command(
         print_json({"file": str(path), "megabytes": round(size_mb, 1)})
     else:
         print_line(f"Packed model and pictures into {path} ({size_mb:.1f} MB).")
+        print_line("Left out, as it quotes your sheet: report.html, the comparison and the findings.")
+        print_line("The model is an adapter: whoever receives it needs the base model too; model/README.md names it.")

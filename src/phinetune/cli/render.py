@@ -6,7 +6,6 @@ notebook, a pipe): plain lines. Text that comes from a file is shown, never obey
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
 import sys
@@ -59,6 +58,14 @@ def print_line(text: str) -> None:
     open_console().print(safe(text))
 
 
+def print_aside(text: str) -> None:
+    open_console().print(f"[dim]{safe(text)}[/dim]")
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def say(piece: str) -> None:
     """A piece of an answer, at once."""
     print(shown(piece), end="", flush=True)
@@ -92,6 +99,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 step", "20 steps"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def show_forms(forms: Sequence[Any]) -> None:
@@ -211,7 +223,7 @@ class TrainingPage:
         if run.eval_loss is not None:
             table.add_row("Held-out loss", _loss_words(run.first_eval_loss, run.eval_loss, run.best_step))
         speed = f", {run.real_tokens_per_s:,.0f} tokens/s" if run.real_tokens_per_s else ""
-        table.add_row("Training", f"{run.steps} steps in {duration(run.seconds)}{speed}")
+        table.add_row("Training", f"{counted(run.steps, 'step')} in {duration(run.seconds)}{speed}")
         if run.peak_memory_gb:
             table.add_row("Peak memory", f"{run.peak_memory_gb:.1f} GB")
         if run.stopped == "early_stopping":
@@ -221,6 +233,9 @@ class TrainingPage:
         print_diagnosis(self._console, run.diagnosis)
         command = safe(_own_command())
         self._console.print(f'Ask it:   [bold]{command} ask {where} "your question"[/bold]')
+        if run.eval_loss is not None:
+            self._console.print(f"Judge it: [bold]{command} compare {where}[/bold]")
+        self._console.print(f"See it:   {where}/training_visuals/report.html")
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
 
     def _rate(self, event: RateChosen) -> None:
@@ -242,7 +257,7 @@ class TrainingPage:
         )
         if event.ignored_columns:
             table.add_row("Ignored", safe(", ".join(event.ignored_columns)))
-        skipped = f", {event.skipped} rows skipped (see phinetune check)" if event.skipped else ""
+        skipped = f", {counted(event.skipped, 'row')} skipped (see phinetune check)" if event.skipped else ""
         table.add_row(
             "Pairs",
             f"{event.pairs}: {event.train_pairs} to learn from, {event.validation_pairs} held out to measure{skipped}",
@@ -265,8 +280,8 @@ class TrainingPage:
     def _start(self, event: Started) -> None:
         self._started = event
         epochs = event.total_steps / event.steps_per_epoch
-        text = f"Steps   {event.total_steps}: {epochs:g} epoch{'s' * (epochs != 1)} of {event.steps_per_epoch} steps"
-        text += f", {event.examples_per_step} pairs a step"
+        text = f"Steps    {event.total_steps}: {epochs:g} epoch{'s' * (epochs != 1)} of "
+        text += f"{counted(event.steps_per_epoch, 'step')}, {counted(event.examples_per_step, 'pair')} a step"
         if event.step:
             text += f"; going on after step {event.step}"
         self._console.print(text)
@@ -324,7 +339,6 @@ def _own_command() -> str:
 
 
 def _loss_words(before: float | None, after: float, best_step: int) -> str:
-    perplexity = f"perplexity {math.exp(min(after, 50)):.1f}"
     if before is None:
-        return f"{after:.3f} ({perplexity}) at step {best_step}"
-    return f"{before:.3f} before, {after:.3f} after ({perplexity}), lower is better; best at step {best_step}"
+        return f"{after:.3f} at step {best_step}"
+    return f"{before:.3f} before, {after:.3f} after, lower is better; best at step {best_step}"

@@ -29,6 +29,8 @@ def command(
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    if not as_json:
+        print_line(f"Loading {model} …")
     with Bar(silent=as_json) as bar:
         server = phinetune.serve(
             model,
