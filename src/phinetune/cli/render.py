@@ -235,7 +235,8 @@ class TrainingPage:
         self._console.print(f'Ask it:   [bold]{command} ask {where} "your question"[/bold]')
         if run.eval_loss is not None:
             self._console.print(f"Judge it: [bold]{command} compare {where}[/bold]")
-        self._console.print(f"See it:   {where}/training_visuals/report.html")
+        if run.folder.report_html.exists():  # a page that could not be written is a note, and no place to look
+            self._console.print(f"See it:   {where}/training_visuals/report.html")
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
 
     def _rate(self, event: RateChosen) -> None:
