@@ -11,12 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from phinetune.errors import SheetError
-from phinetune.sheet import find_pairs, read_tables
+from phinetune.sheet import find_pairs, normalize_question, read_tables
 from phinetune.sheet.apart import rows_apart
 from phinetune.sheet.near_duplicates import near_duplicates
 from phinetune.sheet.personal_data import find_personal, hide_personal
@@ -66,6 +68,8 @@ def test_honest_files_of_every_kind_are_read(name: str, tmp_path: Path) -> None:
         ("billion laughs in the strings", "is "),
         ("external entity", "is damaged"),
         ("a million columns", "a spreadsheet has 16,384 at most"),
+        # It takes next to no room in the file, and would be looked through for many seconds.
+        ("ods a million rows", "it has more than 100,000 rows in only 712 bytes"),
     ],
 )  # fmt: skip
 def test_what_would_end_the_process_is_refused(name: str, message: str, tmp_path: Path) -> None:
@@ -111,6 +115,48 @@ def test_half_a_letter_in_json_is_a_letter_that_is_lost(written: str, read: str,
 def test_records_that_span_an_endless_table_are_refused(tmp_path: Path) -> None:
     (tmp_path / "wide.json").write_text(json.dumps([{f"name {number}": "a b"} for number in range(5_000)]))
     assert "5,000 records have 5,000 different names" in refusal(tmp_path / "wide.json")
+
+
+def test_few_repeated_rows_are_read_however_little_room_they_take(tmp_path: Path) -> None:
+    cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
+    row = "<table:table-row{}>" + cell * 2 + "</table:table-row>"
+    again = ' table:number-rows-repeated="50000"'
+    rows = row.format("", "Question", "Answer") + row.format(again, "Who keeps it?", ANSWER)
+    (tmp_path / "again.ods").write_bytes(seeds.ods(rows))
+    assert len(read_tables(tmp_path / "again.ods")[0].rows) == 50_001
+
+
+def test_parquet_rows_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    rows = pyarrow.table({"question": ["Who keeps it?"] * 150_000, "answer": [ANSWER] * 150_000})
+    pyarrow.parquet.write_table(rows, tmp_path / "again.parquet")
+    assert "it has more than 100,000 rows in only" in refusal(tmp_path / "again.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("many.csv", "question,answer\n" + "a b,c d\n" * 100),
+        ("many.json", json.dumps([{"question": "a b", "answer": "c d"}] * 101)),
+        ("many.jsonl", '{"question": "a b", "answer": "c d"}\n' * 101),
+    ],
+)
+def test_text_has_no_more_rows_than_a_workbook(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("delimited", "records"):
+        monkeypatch.setattr(f"phinetune.sheet.{room}.MOST_ROWS", 101)
+    (tmp_path / name).write_text(text)
+    assert find_pairs(tmp_path / name).pairs
+    for room in ("delimited", "records"):
+        monkeypatch.setattr(f"phinetune.sheet.{room}.MOST_ROWS", 100)
+    assert refusal(tmp_path / name) == f"{name} is too large: it has more than 100 rows."
+
+
+def test_a_letter_that_becomes_eighteen_does_so_in_the_beginning_of_a_text_only() -> None:
+    endless = "\ufdfa" * 1_000_000
+    assert len(normalize_question(endless)) < 3 * len(endless)
+    assert normalize_question(endless + "a") != normalize_question(endless + "b")
+    assert normalize_question("WHO? " + endless) == normalize_question("who: " + endless)
 
 
 def test_a_cell_longer_than_all_that_is_read_is_named_by_its_row(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ from phinetune.errors import SheetError
 _PROGRAM = Path(__file__).with_name("reader_process.py")
 _MEMORY = 1 << 30  # bytes
 _MOST_OUTPUT = 256 << 20  # characters of text in the sheets: half a million pages
-_MOST_ROWS = 1_200_000  # a full sheet of Excel's, and some
-_SECONDS, _SECONDS_PER_MEGABYTE = 5, 2  # of computing, for a file of no size and for each megabyte
+MOST_ROWS = 1_200_000  # a full sheet of Excel's, and some
+# "This row, a million times" takes no room in a file; rows that differ take several bytes each, packed as they may be.
+_ROWS_OF_ANY_FILE, _ROWS_PER_BYTE = 100_000, 1
+_OUTPUT_OF_ANY_FILE, _OUTPUT_PER_BYTE = 64 << 20, 200
+_SECONDS, _SECONDS_PER_MEGABYTE = 3, 2  # of computing, for a file of no size and for each megabyte; 0.4 s are usual
 _WAITING = 3  # times as long on the clock, where others compute too
 
 Kind = Literal["workbook", "parquet"]
@@ -57,7 +60,7 @@ def rows_apart(kind: Kind, data: bytes, file: str) -> list[Part]:
         timer.start()
         try:
             _give(process.stdin, data)
-            parts = _collect(process.stdout, kind, file)
+            parts = _collect(process.stdout, kind, file, len(data))
         finally:
             expired = not timer.is_alive()
             timer.cancel()
@@ -77,20 +80,24 @@ def _give(stream: IO[bytes], data: bytes) -> None:
         return
 
 
-def _collect(lines: IO[bytes], kind: Kind, file: str) -> list[Part] | None:
-    """What was read; None when the reader died on the way."""
+def _collect(lines: IO[bytes], kind: Kind, file: str, packed: int) -> list[Part] | None:
+    """What was read from a file of `packed` bytes; None when the reader died on the way."""
     parts: list[Part] = []
     size = count = 0
+    most_rows = min(MOST_ROWS, max(_ROWS_OF_ANY_FILE, _ROWS_PER_BYTE * packed))
+    most_output = min(_MOST_OUTPUT, max(_OUTPUT_OF_ANY_FILE, _OUTPUT_PER_BYTE * packed))
+    whole = "" if most_rows == MOST_ROWS else f" in only {packed:,} bytes"
     for line in _lines(lines):
         size += len(line)
-        if count > _MOST_ROWS:
-            raise too_large(file, f"it has more than {_MOST_ROWS:,} rows")
-        if size > _MOST_OUTPUT:
-            raise too_large(file, f"the text in it is more than {_MOST_OUTPUT >> 20} MiB")
+        if size > most_output:
+            raise too_large(file, f"the text in it is more than {most_output >> 20} MiB")
         match json.loads(line):
             case [*rows]:
                 parts[-1].rows += rows
                 count += len(rows)
+                _refuse_more_rows(count, most_rows, whole, file)
+            case {"rows": announced}:
+                _refuse_more_rows(announced, most_rows, whole, file)
             case {"sheet": name, "hidden": hidden}:
                 parts.append(Part(name, hidden))
             case {"error": "password"}:
@@ -102,6 +109,11 @@ def _collect(lines: IO[bytes], kind: Kind, file: str) -> list[Part] | None:
             case _:
                 return parts
     return None
+
+
+def _refuse_more_rows(count: int, most: int, whole: str, file: str) -> None:
+    if count > most:
+        raise too_large(file, f"it has more than {most:,} rows{whole}")
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

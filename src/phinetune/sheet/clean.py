@@ -24,6 +24,8 @@ _LINE_END = re.compile("\r\n?|\u2028|\u2029|\x85")
 _APOSTROPHES = "'’ʼ`´"
 # C# is not C, 5 % is not 5.
 _MEANINGFUL = "#%&@"
+# A letter may become 18 (\ufdfa), and every text is compared many times: what comes after these counts as it stands.
+_COMPARED = 20_000
 
 
 def clean(text: str) -> str:
@@ -36,6 +38,8 @@ def clean(text: str) -> str:
 
 def normalize_question(text: str) -> str:
     """What makes two questions the same: letters and digits, whatever their case, width, spacing and punctuation."""
+    if len(text) > _COMPARED:
+        return normalize_question(text[:_COMPARED]) + text[_COMPARED:]
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", clean(text)).casefold())
     return " ".join(folded.translate(_PUNCTUATION).split()) or folded
 

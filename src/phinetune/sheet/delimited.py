@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from phinetune.errors import SheetError
+from phinetune.sheet.apart import MOST_ROWS, too_large
 from phinetune.sheet.table import SheetWarning, Table, make_rows
 
 _SEPARATORS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar"}
@@ -22,10 +23,10 @@ _END = "\x1e"
 
 
 def delimited_table(text: str, file: str) -> Table:
-    """Raises SheetError when a quotation mark is never closed."""
+    """Raises SheetError when a quotation mark is never closed, or there are too many rows."""
     text, declared = _separator_line(text)
     separator = declared or max(_SEPARATORS, key=lambda candidate: _evenness(text, candidate))
-    records = _records(text, separator, csv.QUOTE_MINIMAL)
+    records = _records(text, separator, csv.QUOTE_MINIMAL, file)
     if records is None:
         records = _unquoted_or_refuse(text, separator, file)
     rows = make_rows(enumerate(records, start=1))
@@ -61,18 +62,20 @@ def _evenness(text: str, separator: str) -> float:
     return max(split)[0] / widths.total() if split else 0.0
 
 
-def _records(text: str, separator: str, quoting: int) -> list[list[str]] | None:
+def _records(text: str, separator: str, quoting: int, file: str) -> list[list[str]] | None:
     """All records, or None when an open quotation mark swallowed the rest of the file."""
     try:
-        records = list(_reader(f"{text.rstrip()}\n{_END}", separator, quoting))
+        records = list(islice(_reader(f"{text.rstrip()}\n{_END}", separator, quoting), MOST_ROWS + 2))
     except csv.Error:
         return None
+    if len(records) > MOST_ROWS + 1:
+        raise too_large(file, f"it has more than {MOST_ROWS:,} rows")
     return records[:-1] if records[-1] == [_END] else None
 
 
 def _unquoted_or_refuse(text: str, separator: str, file: str) -> list[list[str]]:
     """Some programs mean every quotation mark literally: then the columns come out even without quoting."""
-    records = _records(text, separator, csv.QUOTE_NONE)
+    records = _records(text, separator, csv.QUOTE_NONE, file)
     if records and len({len(record) for record in records if record}) == 1:
         return records
     row = _row_of_open_quote(text, separator)

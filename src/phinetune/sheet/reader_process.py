@@ -57,6 +57,7 @@ def _parquet(data: bytes) -> None:
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others reserve more than they use
     file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+    _tell({"rows": file.metadata.num_rows})
     _tell({"sheet": None, "hidden": False})
     batches = file.iter_batches(batch_size=1024, use_threads=False)
     _tell_rows(enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1))

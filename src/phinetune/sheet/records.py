@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phinetune.errors import SheetError
-from phinetune.sheet.apart import rows_apart, too_large
+from phinetune.sheet.apart import MOST_ROWS, rows_apart, too_large
 from phinetune.sheet.chat import CHAT_KEYS, is_chat, read_exchanges
 from phinetune.sheet.table import Table, make_rows
 
@@ -35,7 +35,7 @@ def looks_like_json(text: str) -> bool:
 def json_tables(text: str, file: str) -> list[Table]:
     """A list of records or rows, a record of columns, a record holding such lists, or one record a line.
 
-    Raises SheetError naming the line that is not valid JSON, or when the records span too large a table.
+    Raises SheetError naming the line that is not valid JSON, or when there are too many records or names in them.
     """
     text = _HALVES.sub(_whole, text)
     try:
@@ -45,6 +45,8 @@ def json_tables(text: str, file: str) -> list[Table]:
         if len(lines) < 2 or not _is_json(lines[0][1]):
             line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
             raise _invalid(file, line) from None
+    if len(lines) > MOST_ROWS:
+        raise too_large(file, f"it has more than {MOST_ROWS:,} rows")
     try:
         return [_table_of(None, [(number, _parse_line(line, number, file)) for number, line in lines], file)]
     except RecursionError:
@@ -122,6 +124,8 @@ def _column_values(part: Any) -> Sequence[Any] | None:
 
 
 def _table_of(name: str | None, records: Numbered, file: str) -> Table:
+    if len(records) > MOST_ROWS:
+        raise too_large(file, f"it has more than {MOST_ROWS:,} rows")
     if records and all(isinstance(record, Mapping) for _, record in records):
         return _table_of_records(name, records, file)
     # Bare lists or texts: as in a spreadsheet, the first may be the header.
