@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from phinetune.model import layers
 from phinetune.model.attend import attend_within_documents
-from phinetune.model.documents import rotate
+from phinetune.model.ops import ops_for
 
 _SPARE = 32  # tokens a line is lengthened by when it is full
 
@@ -67,7 +67,7 @@ class FastDecoder:
         self.keys, self.values = [], []
 
         def attend(index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-            for store, rows in ((self.keys, rotate(self._split(k), cos, sin)), (self.values, self._split(v))):
+            for store, rows in ((self.keys, self._turned(k, cos, sin)), (self.values, self._split(v))):
                 store.append(rows.new_zeros(shape))  # zeros: what is not filled is masked out, but must be finite
                 store[-1][line, :, positions] = rows
             return within(index, q, k, v)
@@ -86,9 +86,9 @@ class FastDecoder:
 
         def attend(index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
             keys, values = self.keys[index], self.values[index]
-            keys[lines, :, positions] = rotate(self._split(k), cos, sin)
+            keys[lines, :, positions] = self._turned(k, cos, sin)
             values[lines, :, positions] = self._split(v)
-            query = rotate(self._split(q), cos, sin)[:, :, None]
+            query = self._turned(q, cos, sin)[:, :, None]
             held, values = keys[:, :, :longest], values[:, :, :longest]
             if q.dtype == torch.float16:  # Phi-2's q·k overflows it
                 query, held, values = query.float(), held.float(), values.float()
@@ -108,6 +108,9 @@ class FastDecoder:
         self.lengths = self.lengths[lines]
         self.keys = [keys[lines] for keys in self.keys]
         self.values = [values[lines] for values in self.values]
+
+    def _turned(self, flat: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        return ops_for(flat).rotate(self._split(flat), cos, sin)
 
     def _split(self, row: torch.Tensor) -> torch.Tensor:
         return row.view(row.shape[0], -1, self.head_dim)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
+from phinetune.model.ops.plain import rotate_
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,6 @@ def document_attention_by_blocks(
     return DocumentAttention.apply(q, k, v, cos, sin, layout, scaling)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Every head [T, heads, d] turned by its token's angles, computed in fp32; no gradient."""
-    wide = heads.to(torch.float32, copy=True)
-    _rotate_(wide, cos, sin)
-    return wide.to(heads.dtype)
-
-
 def _operands(blocks: torch.Tensor, block: Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The block's queries [D Kv, G M, d], keys and values [D Kv, M, d], as views."""
     rows, size = block.causal.shape
@@ -207,7 +201,7 @@ def _fill_blocks(
 ) -> torch.Tensor:
     """Head rows `fill` [N] of q, k and v [T, heads d], side by side, q and k turned -> [N, d] in fp32."""
     row = torch.cat([q, k, v], dim=1).float().view(q.shape[0], -1, head_dim)
-    _rotate_(row[:, : (q.shape[1] + k.shape[1]) // head_dim], cos, sin)
+    rotate_(row[:, : (q.shape[1] + k.shape[1]) // head_dim], cos, sin)
     return row.view(-1, head_dim).index_select(0, fill)
 
 
@@ -221,7 +215,7 @@ def _take_gradients(
 ) -> list[torch.Tensor]:
     """The way back of `_fill_blocks` for gradients [N, d]: [T, heads d] each for q, k and v in `dtype`."""
     row = blocks.index_select(0, back).view(cos.shape[0], -1, blocks.shape[1])
-    _rotate_(row[:, : heads[0] + heads[1]], cos, -sin)
+    rotate_(row[:, : heads[0] + heads[1]], cos, -sin)
     return [part.to(dtype).flatten(1) for part in torch.split(row, list(heads), dim=1)]
 
 
@@ -235,16 +229,3 @@ def _fill_rows(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     padded = torch.zeros(rows.shape[0] + 1, rows.shape[1], device=rows.device)
     padded[:-1] = rows
     return padded.index_select(0, places)
-
-
-def _rotate_(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Turn every head [T, heads, d] in place by its token's angles [T, d'/2]; with -sin, turn it back.
-
-    The first d' numbers of a head are turned, halves paired as in transformers (Su et al., 2021, "RoFormer").
-    """
-    half = cos.shape[1]
-    cos, sin = cos[:, None], sin[:, None]
-    first, second = heads[..., :half], heads[..., half : 2 * half]
-    carried = first * sin
-    first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).add_(carried)

@@ -7,7 +7,8 @@
 again and again if it so happens. Hits of one element are then independent Poisson counts with mean -ln(1 - p), and an
 element is never hit with probability exactly 1 - p ("Poisson splitting"): every element is dropped with probability
 p, independently of all others, as with a mask. For 528 x 576 elements on two AVX512 cores: 475 µs for the mask,
-71 µs for the places. `HashDrops`, where kernels.c runs: a hash of seed and place decides, on the fly, in 45 µs.
+71 µs for the places. `HashDrops`, where kernels.c or the GPU's kernels run: a hash of seed and place decides, on the
+fly, in 45 µs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Protocol
 import torch
 
 from phinetune.model.ops import ops_for
+from phinetune.model.ops.gpu import GpuOps
 from phinetune.model.ops.native import NativeOps
 
 _SPARSE_BELOW = 0.3  # of larger shares a mask is cheaper
@@ -79,7 +81,7 @@ class MaskDrops:
 
 @dataclass(frozen=True)
 class HashDrops:
-    ops: NativeOps
+    ops: NativeOps | GpuOps
     seed: int
     threshold: int
 
@@ -97,7 +99,7 @@ def draw(x: torch.Tensor, share: float) -> Drops:
     """
     if share == 0:
         return NoDrops()
-    if isinstance(ops := ops_for(x), NativeOps):
+    if isinstance(ops := ops_for(x), NativeOps | GpuOps):
         return HashDrops(ops, int(torch.randint(2**32, ())), round(share * 2**32))
     if x.device.type == "cpu" and share < _SPARSE_BELOW:
         count = int(torch.poisson(torch.tensor(-x.numel() * math.log1p(-share), dtype=torch.float64)))

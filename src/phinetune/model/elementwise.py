@@ -1,4 +1,4 @@
-"""Norms, gates and activations in few memory passes, each with its gradient written out. Plain references:
+"""Norms and gates in few memory passes, each with its gradient written out. Plain references:
 transformers' modules, which spend some ten passes each way.
 """
 
@@ -42,27 +42,9 @@ class GatedSilu(torch.autograd.Function):
         return ops_for(gate).gated_silu_backward(gradients[0], gate, up)
 
 
-class TanhGelu(torch.autograd.Function):
-    """x [T, n] -> x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, 2016)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        return ops_for(x).gelu(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        (x,) = ctx.saved_tensors
-        return ops_for(x).gelu_backward(gradients[0], x)
-
-
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def gated_silu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return GatedSilu.apply(gate, up)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
-    return TanhGelu.apply(x)  # type: ignore[no-any-return,no-untyped-call]

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear as PeftLinear
 
-from phinetune.model import dropout
+from phinetune.model.ops import ops_for
+from phinetune.model.thin import thin_products
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,27 @@ class Frozen:
 
 
 class LoraGroup(torch.autograd.Function):
-    """(x [T, in], layers, share, A₁, B₁, A₂, B₂, …) -> (y₁ [T, out₁], y₂ [T, out₂], …).
+    """(z [T, in], layers, share, gelu, A₁, B₁, A₂, B₂, …) -> (y₁ [T, out₁], y₂ [T, out₂], …).
 
-    A and B are those of the layers that have an adapter, in order. Gradients for x, A and B; the frozen weights get
-    none. `share` of x is dropped before the adapters, and what is kept scaled up by 1 / (1 - share). Saved for
-    backward: x, what was dropped, and drop(x) Aᵀ, which has r columns a layer.
+    x is gelu(z) where `gelu` is set (its tanh form), else z itself. A and B are those of the layers that have an
+    adapter, in order. Gradients for z, A and B; the frozen weights get none. `share` of x is dropped before the
+    adapters, and what is kept scaled up by 1 / (1 - share). Saved for backward: z, x where it is not computed again,
+    what was dropped, and drop(x) Aᵀ, which has r columns a layer.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, layers: Sequence[Frozen], share: float, *adapters: torch.Tensor
+        ctx: Any, z: torch.Tensor, layers: Sequence[Frozen], share: float, gelu: bool, *adapters: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         downs, ups = adapters[::2], adapters[1::2]
-        drops = dropout.draw(x, share if adapters else 0.0)
-        down = torch.cat(downs).to(x.dtype) if adapters else x.new_empty(0, x.shape[1])
-        low = drops.dropped(x) @ down.T
+        ranks = [up.shape[1] for up in ups]
+        thin = thin_products(z, share, sum(ranks), gelu=gelu)
+        x = ops_for(z).gelu(z) if gelu else z
+        down = torch.cat(downs).to(z.dtype) if adapters else z.new_empty(0, z.shape[1])
+        low = thin.low(x, down)
         scales = [layer.scale / (1 - share) for layer in layers if layer.scale is not None]
-        scaled_ups = [(up * scale).to(x.dtype) for up, scale in zip(ups, scales, strict=True)]
-        added = iter(zip(torch.split(low, [up.shape[1] for up in ups], dim=1), scaled_ups, strict=True) if ups else ())
+        scaled_ups = [(up * scale).to(z.dtype) for up, scale in zip(ups, scales, strict=True)]
+        added = iter(zip(torch.split(low, ranks, dim=1), scaled_ups, strict=True) if ups else ())
         outputs = []
         for layer in layers:
             y = torch.nn.functional.linear(x, layer.weight, layer.bias)
@@ -56,13 +60,13 @@ class LoraGroup(torch.autograd.Function):
                 part, up = next(added)
                 y.addmm_(part, up.T)
             outputs.append(y)
-        ctx.save_for_backward(x, low, down, *scaled_ups)
-        ctx.layers, ctx.scales, ctx.drops, ctx.dtypes = layers, scales, drops, [a.dtype for a in adapters]
+        ctx.save_for_backward(z, x if thin.keeps_input else None, low, down, *scaled_ups)
+        ctx.layers, ctx.scales, ctx.thin, ctx.dtypes = layers, scales, thin, [a.dtype for a in adapters]
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        x, low, down, *scaled_ups = ctx.saved_tensors
+        z, x, low, down, *scaled_ups = ctx.saved_tensors
         g_low, g_x, g_ups, start = torch.empty_like(low), None, [], 0
         adapters = iter(zip(scaled_ups, ctx.scales, strict=True))
         for layer, g in zip(ctx.layers, gradients, strict=True):
@@ -74,17 +78,16 @@ class LoraGroup(torch.autograd.Function):
                 g_ups.append((g.T @ low[:, part]).float().mul_(scale))
             if ctx.needs_input_grad[0]:
                 g_x = g @ layer.weight if g_x is None else g_x.addmm_(g, layer.weight)
-        if not scaled_ups:
-            return g_x, None, None
-        g_downs = (g_low.T @ ctx.drops.dropped(x)).float().split([up.shape[1] for up in scaled_ups])
-        if g_x is not None:
-            ctx.drops.add_dropped_(g_x, g_low @ down)
-        pairs = [g for pair in zip(g_downs, g_ups, strict=True) for g in pair]
-        return g_x, None, None, *(g.to(dtype) for g, dtype in zip(pairs, ctx.dtypes, strict=True))
+        pairs = []
+        if scaled_ups:
+            g_downs = ctx.thin.down_gradient(g_low, z, x).split([up.shape[1] for up in scaled_ups])
+            pairs = [g for pair in zip(g_downs, g_ups, strict=True) for g in pair]
+        g_z = ctx.thin.input_gradient_(g_x, g_low, down, z) if g_x is not None else None
+        return g_z, None, None, None, *(g.to(dtype) for g, dtype in zip(pairs, ctx.dtypes, strict=True))
 
 
-def lora_group(x: torch.Tensor, modules: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    """x [..., in] through every module of the group. The modules are covered ones (see `is_covered`)."""
+def lora_group(z: torch.Tensor, modules: Sequence[Any], *, gelu: bool = False) -> tuple[torch.Tensor, ...]:
+    """z [..., in], or gelu(z), through every module of the group. The modules are covered ones (see `is_covered`)."""
     layers, adapters, share = [], [], 0.0
     for module in modules:
         base = getattr(module, "base_layer", module)
@@ -96,8 +99,8 @@ def lora_group(x: torch.Tensor, modules: Sequence[Any]) -> tuple[torch.Tensor, .
             drop = module.lora_dropout[name]
             share = drop.p if module.training and isinstance(drop, torch.nn.Dropout) else 0.0
         layers.append(Frozen(base.weight, base.bias, scale))
-    outputs = LoraGroup.apply(x.reshape(-1, x.shape[-1]), layers, share, *adapters)  # type: ignore[no-untyped-call]
-    return tuple(y.view(*x.shape[:-1], -1) for y in outputs)
+    outputs = LoraGroup.apply(z.reshape(-1, z.shape[-1]), layers, share, gelu, *adapters)  # type: ignore[no-untyped-call]
+    return tuple(y.view(*z.shape[:-1], -1) for y in outputs)
 
 
 def is_covered(module: Any) -> bool:

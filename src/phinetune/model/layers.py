@@ -17,7 +17,7 @@ from torch.nn.functional import embedding, layer_norm
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from phinetune.model.elementwise import gated_silu, rms_norm, tanh_gelu
+from phinetune.model.elementwise import gated_silu, rms_norm
 from phinetune.model.fused import is_covered, lora_group
 
 
@@ -38,7 +38,7 @@ def phi_layer(layer: Any, x: torch.Tensor, index: int, attend: Attend, rows: tor
     attended = attend(index, q, k, v)
     x, attended, inner = _only(rows, x, attended, inner)
     (out,) = lora_group(attended, (attention.dense,))
-    (fed,) = lora_group(tanh_gelu(inner), (mlp.fc2,))
+    (fed,) = lora_group(inner, (mlp.fc2,), gelu=True)
     return out + fed + x
 
 

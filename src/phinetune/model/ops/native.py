@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from phinetune.model.compiler import compiled
+from phinetune.model.ops.plain import PlainOps
 
 _SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "attention.c")]
 # Not -ffast-math: it takes numbers that are not finite for granted, and training has to notice them.
@@ -32,7 +33,7 @@ def _at(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-class NativeOps:
+class NativeOps(PlainOps):
     """`PlainOps` for contiguous bf16 tensors on the CPU; what may come in strides is copied first."""
 
     def __init__(self, library: ctypes.CDLL) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import gelu, silu
 
-_LOGITS_IN_FP32 = 1 << 20  # elements, 4 MB: they stay in the processor's cache from pass to pass
+# Elements of logits at a time: 4 MB stay in the processor's cache from pass to pass; a GPU wants few kernels.
+_LOGITS_IN_FP32, _LOGITS_ON_GPU = 1 << 20, 1 << 26
 
 
 class PlainOps:
@@ -43,7 +44,7 @@ class PlainOps:
     def softmax_minus_onehot_(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """logits [A, V] become softmax - onehot(targets [A]) in place; the summed cross-entropy is returned."""
         loss = torch.zeros((), device=logits.device)
-        few = max(1, _LOGITS_IN_FP32 // logits.shape[1])
+        few = max(1, (_LOGITS_ON_GPU if logits.is_cuda else _LOGITS_IN_FP32) // logits.shape[1])
         for part, target in zip(torch.split(logits, few), torch.split(targets[:, None], few), strict=True):
             wide = part.float()
             highest = wide.amax(-1, keepdim=True)
@@ -54,6 +55,25 @@ class PlainOps:
             wide.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
             part.copy_(wide)
         return loss
+
+    def rotate(self, heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+        """Every head [T, heads, d] turned by its token's angles [T, d'/2], or turned back, computed in fp32."""
+        wide = heads.to(torch.float32, copy=True)
+        rotate_(wide, cos, -sin if back else sin)
+        return wide.to(heads.dtype)
+
+
+def rotate_(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Turn every head [T, heads, d] in place by its token's angles [T, d'/2]; with -sin, turn it back.
+
+    The first d' numbers of a head are turned, halves paired as in transformers (Su et al., 2021, "RoFormer").
+    """
+    half = cos.shape[1]
+    cos, sin = cos[:, None], sin[:, None]
+    first, second = heads[..., :half], heads[..., half : 2 * half]
+    carried = first * sin
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).add_(carried)
 
 
 PLAIN = PlainOps()

@@ -1,0 +1,188 @@
+"""The memory passes of an NVIDIA GPU by Triton, which PyTorch brings along on Linux.
+
+`load` gives None where they do not run (no Triton, no C compiler for its launchers, a GPU before compute capability
+8.0); then the plain operations do the work.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from phinetune.model.ops.plain import PlainOps
+
+_ELEMENTS = 4096  # of a program that goes through a tensor element by element
+_WORDS = 4096  # of a row of logits at a time
+_WIDEST_ROW = 16384  # numbers of a row that is normalised in one go
+HIGHEST_RANK = 256  # of the adapters of a group together
+
+
+@functools.cache
+def load() -> GpuOps | None:
+    """The kernels, once they have computed something here; None where they cannot."""
+    if not torch.cuda.is_available() or torch.version.hip is not None:
+        return None
+    if torch.cuda.get_device_capability() < (8, 0):
+        return None
+    try:
+        ops = GpuOps()
+        x = torch.ones(16, 16, device="cuda", dtype=torch.bfloat16)
+        works = float(ops.low_product(x, x, 0, 0).sum()) == 16**3
+    except Exception:  # whatever Triton, its compiler or the driver raise: all of it means that this way is closed
+        return None
+    return ops if works else None
+
+
+class GpuOps(PlainOps):
+    """`PlainOps` for 16-bit tensors on a GPU, and the thin products of LoRA with what goes before and behind them.
+
+    A threshold of 0 drops nothing. What may come in strides is copied first.
+    """
+
+    def __init__(self) -> None:
+        from phinetune.model.ops import gpu_kernels
+
+        self._kernels: Any = gpu_kernels
+        self._processors = torch.cuda.get_device_properties(0).multi_processor_count if torch.cuda.is_available() else 1
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+        x = x.contiguous()
+        rows, width = x.shape
+        y, scale = torch.empty_like(x), x.new_empty(rows, 1, dtype=torch.float32)
+        self._kernels.rms_norm[(rows,)](x, weight, y, scale, eps, WIDTH=width, BLOCK=_power_of_2(width))
+        return y, scale
+
+    def rms_norm_backward(
+        self, g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        g, x = g.contiguous(), x.contiguous()
+        rows, width = x.shape
+        out = torch.empty_like(x)
+        self._kernels.rms_norm_backward[(rows,)](g, x, weight, scale, out, WIDTH=width, BLOCK=_power_of_2(width))
+        return out
+
+    def gated_silu(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        y = torch.empty_like(gate)
+        self._kernels.gated_silu[_programs(y)](gate, up, y, y.numel(), BLOCK=_ELEMENTS)
+        return y
+
+    def gated_silu_backward(
+        self, g: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        g, gate, up = g.contiguous(), gate.contiguous(), up.contiguous()
+        g_gate, g_up = torch.empty_like(gate), torch.empty_like(up)
+        self._kernels.gated_silu_backward[_programs(g)](g, gate, up, g_gate, g_up, g.numel(), BLOCK=_ELEMENTS)
+        return g_gate, g_up
+
+    def softmax_minus_onehot_(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """logits [A, V], rows in one piece, become softmax - onehot(targets [A]); the summed loss is returned."""
+        rows, words = logits.shape
+        losses = logits.new_empty(rows, dtype=torch.float32)
+        self._kernels.softmax_minus_onehot[(rows,)](
+            logits, targets.contiguous(), losses, logits.stride(0), WORDS=words, BLOCK=_WORDS
+        )
+        return losses.sum()
+
+    def rotate(self, heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+        """As PlainOps.rotate: heads [T, h, d] turned by cos and sin [T, d'/2], or turned back."""
+        heads = heads.contiguous()
+        tokens, count, width = heads.shape
+        half, turned = cos.shape[1], torch.empty_like(heads)
+        self._kernels.rotate[(tokens,)](
+            heads,
+            turned,
+            cos,
+            sin,
+            SIGN=-1 if back else 1,
+            HEADS=count,
+            ALL_HEADS=_power_of_2(count),
+            WIDTH=width,
+            HALF=half,
+            ALL_HALF=_power_of_2(half),
+            REST=_power_of_2(width - 2 * half) if width > 2 * half else 0,
+        )
+        return turned
+
+    def drop(self, x: torch.Tensor, seed: int, threshold: int) -> torch.Tensor:
+        """A copy of x without the elements whose hash of (seed, place) lies below the threshold, of 2**32."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        self._kernels.drop[_programs(x)](x, y, _signed(seed), _signed(threshold), x.numel(), BLOCK=_ELEMENTS)
+        return y
+
+    def add_dropped_(self, total: torch.Tensor, x: torch.Tensor, seed: int, threshold: int) -> torch.Tensor:
+        """total + drop(x), in place; both contiguous."""
+        self._kernels.add_dropped[_programs(x)](total, x, _signed(seed), _signed(threshold), x.numel(), BLOCK=_ELEMENTS)
+        return total
+
+    def low_product(self, x: torch.Tensor, down: torch.Tensor, seed: int, threshold: int) -> torch.Tensor:
+        """drop(x [T, n]) downᵀ [n, R] -> [T, R]."""
+        (rows, width), rank = x.shape, down.shape[0]
+        low, ranks = x.new_empty(rows, rank), max(16, _power_of_2(rank))
+        tile, columns = (16, 256) if ranks < 64 else (32, 128) if ranks < 128 else (32, 64)
+        self._kernels.low_product[(_cut(rows, tile),)](
+            x, down, low, _signed(seed), _signed(threshold), rows, width,
+            RANK=rank, RANKS=ranks, DROPS=threshold != 0, ROWS=tile, COLUMNS=columns,
+        )  # fmt: skip
+        return low
+
+    def low_gradient(
+        self, g_low: torch.Tensor, z: torch.Tensor, seed: int, threshold: int, *, gelu: bool
+    ) -> torch.Tensor:
+        """g_low [T, R]ᵀ drop(act(z [T, n])) -> [R, n] in fp32; act is gelu or nothing."""
+        (rows, width), rank = z.shape, g_low.shape[1]
+        tile, columns = 64, 64 if rank <= 64 else 32
+        across = _cut(width, columns)
+        # So many parts that every multiprocessor has two programs, each a few tiles long.
+        rows_a_part = max(4 * tile, _cut(_cut(rows, max(1, 2 * self._processors // across)), tile) * tile)
+        parts = z.new_empty(_cut(rows, rows_a_part), rank, width, dtype=torch.float32)
+        self._kernels.low_gradient[(across, len(parts))](
+            g_low, z, parts, _signed(seed), _signed(threshold), rows, width, rows_a_part,
+            RANK=rank, RANKS=max(16, _power_of_2(rank)), DROPS=threshold != 0, GELU=gelu, ROWS=tile, COLUMNS=columns,
+        )  # fmt: skip
+        return parts[0] if len(parts) == 1 else parts.sum(0)
+
+    def add_low_back_(
+        self,
+        total: torch.Tensor,
+        g_low: torch.Tensor,
+        down: torch.Tensor,
+        z: torch.Tensor,
+        seed: int,
+        threshold: int,
+        *,
+        gelu: bool,
+    ) -> torch.Tensor:
+        """(total [T, n] + drop(g_low [T, R] down [R, n])) act'(z), in place; act is gelu or nothing."""
+        (rows, width), rank = total.shape, g_low.shape[1]
+        tile, columns = 32, 128 if rank <= 64 else 64
+        self._kernels.add_low_back[(_cut(width, columns), _cut(rows, tile))](
+            total, g_low, down, z, _signed(seed), _signed(threshold), rows, width,
+            RANK=rank, RANKS=max(16, _power_of_2(rank)), DROPS=threshold != 0, GELU=gelu, ROWS=tile, COLUMNS=columns,
+        )  # fmt: skip
+        return total
+
+
+def covers(x: torch.Tensor) -> bool:
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= _WIDEST_ROW
+
+
+def _power_of_2(count: int) -> int:
+    """The next one from `count` on."""
+    return 1 << (count - 1).bit_length()
+
+
+def _cut(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _programs(x: torch.Tensor) -> tuple[int]:
+    return (_cut(x.numel(), _ELEMENTS),)
+
+
+def _signed(number: int) -> int:
+    """The 32 bits of a number as Triton takes them: one kernel for all seeds."""
+    return number - (1 << 32) if number >= 1 << 31 else number
