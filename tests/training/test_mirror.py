@@ -168,8 +168,63 @@ def test_a_checkpoint_that_is_damaged_at_home_is_not_copied(ours, theirs):
     write_text(ours.checkpoint(3) / "optimizer.safetensors", "rotten")
     with Mirror(ours, theirs, anew=True) as mirror:
         events = _finish(mirror, 3)
-    assert "copy of checkpoint-3 is damaged" in events[0].message
+    assert "checkpoint-3 has been damaged since it was saved (optimizer.safetensors is not" in events[0].message
     assert theirs.checkpoint_steps() == [1]
+
+
+@pytest.mark.parametrize("rotten", ["optimizer.safetensors", "state.json", CHECKSUMS])
+def test_a_finished_model_is_copied_although_its_last_checkpoint_has_rotted(ours, theirs, rotten):
+    with Mirror(ours, theirs, anew=True) as mirror:
+        _finish(mirror, 2)
+    write_text(ours.recipe, "{}")
+    write_text(ours.report_html, "<html>")
+    write_text(ours.checkpoint(3) / rotten, "rotten")
+    with Mirror(ours, theirs, anew=False) as mirror:
+        warned, mirrored = _finish(mirror, 3, with_model=True)
+    assert warned.code == "mirror_without_checkpoint"
+    assert "checkpoint-3 has been damaged since it was saved" in warned.message
+    assert mirrored == Mirrored(3, str(theirs.root), True)
+    assert theirs.is_finished
+    assert theirs.report_html.is_file()
+    assert theirs.checkpoint_steps() == [1, 2]
+    assert all(damage(theirs.checkpoint(step)) is None for step in (1, 2))
+
+
+def test_a_best_checkpoint_that_has_rotted_does_not_keep_the_newest_from_being_copied(ours, theirs):
+    write_text(ours.checkpoint(1) / "optimizer.safetensors", "rotten")
+    with Mirror(ours, theirs, anew=True) as mirror:
+        warned, mirrored = _finish(mirror, 3)
+    assert warned.code == "mirror_without_best"
+    assert mirrored == Mirrored(3, str(theirs.root), False)
+    assert theirs.checkpoint_steps() == [3]
+
+
+@pytest.mark.parametrize("rotten", ["optimizer.safetensors", CHECKSUMS])
+def test_a_whole_copy_is_not_replaced_by_what_has_rotted_at_home(ours, theirs, rotten):
+    with Mirror(ours, theirs, anew=True) as mirror:
+        _finish(mirror, 2)
+    write_text(ours.checkpoint(1) / rotten, "rotten")
+    with Mirror(ours, theirs, anew=False) as mirror:
+        _finish(mirror, 3)
+    assert theirs.checkpoint_steps() == [1, 3]
+    assert damage(theirs.checkpoint(1)) is None
+
+
+def test_a_model_is_copied_where_its_checkpoint_finds_no_room(ours, theirs, monkeypatch):
+    write_text(ours.recipe, "{}")
+    true_copy = mirror_module.copy_folder
+
+    def small(source, target, on_block):
+        if source.name.startswith("checkpoint"):
+            raise RunError("the drive is full")
+        true_copy(source, target, on_block)
+
+    monkeypatch.setattr(mirror_module, "copy_folder", small)
+    with Mirror(ours, theirs, anew=True) as mirror:
+        failed, incomplete = _finish(mirror, 3, with_model=True)
+    assert "the drive is full" in failed.message
+    assert incomplete.code == "mirror_incomplete"
+    assert theirs.is_finished
 
 
 def test_restoring_brings_the_checkpoint_and_the_best_one_back(ours, theirs, tmp_path):

@@ -26,6 +26,13 @@ _STALLED = 300.0  # seconds without a block written, after which the end of a ru
 _PATIENT = 1.0  # seconds of waiting before a person is told
 
 
+class _DamagedAtHomeError(RunError):
+    """A checkpoint that was whole when it was saved, and no longer is."""
+
+    def __init__(self, step: int, wrong: str | None) -> None:
+        super().__init__(f"checkpoint-{step} has been damaged since it was saved ({wrong})")
+
+
 class Mirror:
     """Copies what is submitted, in a thread of its own. A copy that fails is said once, and the next one is tried.
 
@@ -142,8 +149,18 @@ class Mirror:
             self._anew = False
         for place in (self._target.root, self._target.checkpoints, self._target.visuals):
             remove_leftovers(place)
-        if not self._copy_with_best(step) and not with_model:
-            return False
+        trouble: RunError | None = None
+        try:
+            if not self._copy_with_best(step) and not with_model:
+                return False
+        except _DamagedAtHomeError as error:
+            if not with_model:
+                raise
+            self._say_once("mirror_without_checkpoint", f"has the model, and not its last checkpoint: {error.message}")
+        except RunError as error:  # the drive may have room for the model all the same
+            if not with_model:
+                raise
+            trouble = error
         files = [self._source.pairs]
         if with_model:
             copy_folder(self._source.model, self._target.model, self._wrote)
@@ -153,15 +170,23 @@ class Mirror:
         for file in files:
             if file.is_file():
                 copy_file(file, self._target.root / file.relative_to(self._source.root), self._wrote)
+        if trouble is not None:
+            raise trouble
         return True
 
     def _copy_with_best(self, step: int) -> bool:
-        """Let the mirror have this checkpoint and the best one, and no others."""
+        """Let the mirror have this checkpoint and the best one, and no others. False when this one is gone."""
         if (best := best_step(self._source.checkpoint(step))) is None:
-            return False
-        for each in sorted({best, step} - {0}):
-            if not self._copy_checkpoint(each) and each == step:
+            if not self._source.checkpoint(step).is_dir():
                 return False
+            raise _DamagedAtHomeError(step, damage(self._source.checkpoint(step)))
+        if best not in (0, step):
+            try:
+                self._copy_checkpoint(best)
+            except _DamagedAtHomeError as error:
+                self._say_once("mirror_without_best", f"gets no copy of the best checkpoint: {error.message}")
+        if not self._copy_checkpoint(step):
+            return False
         for old in self._target.checkpoint_steps():
             if old not in (best, step):
                 self._go_on()
@@ -172,15 +197,17 @@ class Mirror:
         source, target = self._source.checkpoint(step), self._target.checkpoint(step)
         if _same(source, target) and damage(target) is None:
             return True
+        if target.is_dir() and source.is_dir() and (wrong := damage(source)):
+            raise _DamagedAtHomeError(step, wrong)  # what the mirror has may be the only one that is whole
         try:
             copy_folder(source, target, self._wrote)
         except RunError:
             if source.is_dir():
                 raise
             return False
-        if wrong := damage(target):
+        if wrong := damage(target):  # and the copy is proven, so that it was damaged before
             discard(target)
-            raise RunError(f"The copy of checkpoint-{step} is damaged: {wrong}.")
+            raise _DamagedAtHomeError(step, wrong)
         return True
 
     def _wrote(self, _bytes: int) -> None:
