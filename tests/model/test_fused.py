@@ -36,17 +36,21 @@ def _loss_and_gradients(model, ids):
     outputs=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     ranks=st.lists(st.integers(0, 4), min_size=4, max_size=4),
     bias=st.booleans(),
+    gelu=st.booleans(),
     share=st.sampled_from([0.0, 0.2, 0.6]),
 )
 @settings(deadline=None, max_examples=80)
-def test_value_and_gradients_equal_the_plain_formula_under_the_same_dropout(rows, inputs, outputs, ranks, bias, share):
+def test_value_and_gradients_equal_the_plain_formula_under_the_same_dropout(
+    rows, inputs, outputs, ranks, bias, gelu, share
+):
     """Rank 0 stands for a layer without an adapter."""
     generator = torch.Generator().manual_seed(rows + inputs * sum(outputs))
 
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator).requires_grad_()
 
-    x = draw(rows, inputs)
+    z = draw(rows, inputs)
+    x = torch.nn.functional.gelu(z, approximate="tanh") if gelu else z
     layers, adapters, plain = [], [], []
     torch.manual_seed(7)
     has_adapter = any(rank for rank, _ in zip(ranks, outputs, strict=False))
@@ -60,13 +64,13 @@ def test_value_and_gradients_equal_the_plain_formula_under_the_same_dropout(rows
             adapters += [a, b]
             plain[-1] = plain[-1] + scale / 2 * (x * kept) @ a.T @ b.T
     torch.manual_seed(7)
-    fused = LoraGroup.apply(x, layers, share, *adapters)
+    fused = LoraGroup.apply(z, layers, share, gelu, *adapters)
     total = plain_total = 0
     for ours, reference in zip(fused, plain, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
         upstream = torch.randn(ours.shape, generator=generator)
         total, plain_total = total + (ours * upstream).sum(), plain_total + (reference * upstream).sum()
-    gradients = [torch.autograd.grad(loss, (x, *adapters)) for loss in (total, plain_total)]
+    gradients = [torch.autograd.grad(loss, (z, *adapters), retain_graph=True) for loss in (total, plain_total)]
     for ours, reference in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4)
 

@@ -13,6 +13,11 @@ import torch
 
 from phinetune.model.ops.plain import PlainOps
 
+try:
+    from phinetune.model.ops import gpu_kernels
+except ImportError:  # torch for a CPU alone, and for Windows, comes without Triton
+    gpu_kernels = None  # type: ignore[assignment]
+
 _ELEMENTS = 4096  # of a program that goes through a tensor element by element
 _WORDS = 4096  # of a row of logits at a time
 _WIDEST_ROW = 16384  # numbers of a row that is normalised in one go
@@ -22,7 +27,7 @@ HIGHEST_RANK = 256  # of the adapters of a group together
 @functools.cache
 def load() -> GpuOps | None:
     """The kernels, once they have computed something here; None where they cannot."""
-    if not torch.cuda.is_available() or torch.version.hip is not None:
+    if gpu_kernels is None or not torch.cuda.is_available() or torch.version.hip is not None:
         return None
     if torch.cuda.get_device_capability() < (8, 0):
         return None
@@ -42,8 +47,6 @@ class GpuOps(PlainOps):
     """
 
     def __init__(self) -> None:
-        from phinetune.model.ops import gpu_kernels
-
         self._kernels: Any = gpu_kernels
         self._processors = torch.cuda.get_device_properties(0).multi_processor_count if torch.cuda.is_available() else 1
 
