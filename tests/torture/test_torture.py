@@ -39,7 +39,7 @@ def test_every_script_explains_itself_and_is_found():
             assert flag in done.stdout, script.name
 
 
-def test_the_table_of_a_script_that_breaks_is_a_failure(tmp_path):
+def test_a_script_that_breaks_or_hangs_is_a_failure_and_hides_no_other(tmp_path):
     for name in ("__main__.py", "_row.py"):
         (tmp_path / name).write_text((TORTURE / name).read_text())
     (tmp_path / "good.py").write_text(
@@ -49,6 +49,24 @@ def test_the_table_of_a_script_that_breaks_is_a_failure(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "| good | 2 | 2 | 1 |" in done.stdout
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "a_loop.py").write_text("import time\ntime.sleep(60)")
+    (tmp_path / "empty.py").write_text('print(\'{"rows": []}\')')
+    environment = os.environ | {"TORTURE_HOURS": "0.0005"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
+    assert "| good | 2 | 2 | 1 |" in done.stdout
+    assert "| bad.py, as a whole | 1 | 0 |" in done.stdout
     assert "bad.py ended with 3" in done.stdout
+    assert "a_loop.py was still running after 0.0005 hours" in done.stdout
+    assert "empty.py ended with 0 and printed no rows" in done.stdout
+
+
+def test_a_script_that_tries_nothing_is_a_failure(tmp_path):
+    for name in ("__main__.py", "_row.py"):
+        (tmp_path / name).write_text((TORTURE / name).read_text())
+    (tmp_path / "none.py").write_text(
+        'print(\'{"rows": [{"what": "none", "tried": 0, "survived": 0, "seconds": 1.0, "failures": ["no fuzzer"]}]}\')'
+    )
+    done = subprocess.run([sys.executable, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "none: no fuzzer" in done.stdout
+    assert done.returncode == 1
