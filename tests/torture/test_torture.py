@@ -50,7 +50,7 @@ def test_a_script_that_breaks_or_hangs_is_a_failure_and_hides_no_other(tmp_path)
     assert "| good | 2 | 2 | 1 |" in done.stdout
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
     (tmp_path / "a_loop.py").write_text("import time\ntime.sleep(60)")
-    (tmp_path / "empty.py").write_text('print(\'{"rows": []}\')')
+    (tmp_path / "empty.py").write_text("print('{\"rows\": []}')")
     environment = os.environ | {"TORTURE_HOURS": "0.0005"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1

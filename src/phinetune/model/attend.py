@@ -8,6 +8,7 @@ documents.py   a few batched products  everything else, and the reference of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -25,19 +26,25 @@ def attention_kind(device: torch.device, dtype: torch.dtype, head_dim: int) -> A
     return "bands" if has_bands(device, dtype) else "blocks"
 
 
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of a row begin, and where the last one ends, int32 [documents + 1] on the row's device.
+
+    `longest` is the tokens of the longest one, or more.
+    """
+
+    bounds: torch.Tensor
+    longest: int
+
+
 def attend_within_documents(model: PreTrainedModel, positions: torch.Tensor, lengths: Sequence[int]) -> layers.Attend:
     """For all layers of a row whose tokens have these positions [T], of documents of these lengths."""
     heads, kv_heads, head_dim = layers.heads(model)
     device = positions.device
-    cos, sin = layers.rotation(model, positions)
     kind = attention_kind(device, model.dtype, head_dim)
     if kind == "flash":
-        bounds, longest = document_bounds(lengths, device), max(lengths)
-
-        def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-            return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
-
-        return by_flash
+        return attend_within_bounds(model, positions, Documents(document_bounds(lengths, device), max(lengths)))
+    cos, sin = layers.rotation(model, positions)
     if kind == "bands":
 
         def by_bands(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
@@ -50,3 +57,14 @@ def attend_within_documents(model: PreTrainedModel, positions: torch.Tensor, len
         return document_attention_by_blocks(q, k, v, cos, sin, layout, head_dim**-0.5)
 
     return by_blocks
+
+
+def attend_within_bounds(model: PreTrainedModel, positions: torch.Tensor, documents: Documents) -> layers.Attend:
+    """The same where attention is "flash": nothing but the row's size is known to the processor."""
+    cos, sin = layers.rotation(model, positions)
+    _, _, head_dim = layers.heads(model)
+
+    def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+        return flash_document_attention(q, k, v, cos, sin, documents.bounds, documents.longest, head_dim)
+
+    return by_flash

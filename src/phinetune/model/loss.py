@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from phinetune.model.ops import ops_for
 
-_LOGITS_AT_ONCE = 1 << 24  # elements: enough places for the products to run at full rate
+# Elements: enough places for the products to run at full rate.
+_LOGITS_AT_ONCE, _LOGITS_ON_GPU = 1 << 24, 1 << 26
 
 
 def answer_loss(
@@ -50,7 +51,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         loss = torch.zeros((), device=hidden.device)
         g_hidden = []
-        many = max(1, _LOGITS_AT_ONCE // weight.shape[0])
+        many = max(1, (_LOGITS_ON_GPU if weight.is_cuda else _LOGITS_AT_ONCE) // weight.shape[0])
         # One buffer of one size in every step: buffers of changing size come from the system again and again.
         buffer = hidden.new_empty(many, weight.shape[0])
         for chunk, target in zip(torch.split(hidden, many), torch.split(targets, many), strict=True):

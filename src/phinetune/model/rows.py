@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from phinetune.model import layers
-from phinetune.model.attend import attend_within_documents
+from phinetune.model.attend import Documents, attend_within_bounds, attend_within_documents
 from phinetune.model.attention import confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
@@ -37,23 +37,47 @@ class RowLoss(Protocol):
         ...
 
 
-def fast_row_loss(adapted: PeftModel | PreTrainedModel) -> RowLoss | None:
-    """By the layers written out here; None where they do not cover the model, adapter and all."""
-    model = _base(adapted)
-    if not layers.covers(model):
-        return None
+class FastRowLoss:
+    """By the layers written out here."""
 
-    def loss(
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def __call__(
+        self,
         ids: torch.Tensor,
         positions: torch.Tensor,
         targets: torch.Tensor,
         predictors: torch.Tensor,
         lengths: tuple[int, ...],
     ) -> torch.Tensor:
-        hidden = layers.hidden_states(model, ids[0], attend_within_documents(model, positions[0], lengths), predictors)
+        attend = attend_within_documents(self._model, positions[0], lengths)
+        return self._loss(ids[0], attend, targets, predictors)
+
+    def by_documents(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        predictors: torch.Tensor,
+        documents: Documents,
+    ) -> torch.Tensor:
+        """The same for a row [T] whose documents the GPU alone knows."""
+        attend = attend_within_bounds(self._model, positions, documents)
+        return self._loss(ids, attend, targets, predictors)
+
+    def _loss(
+        self, ids: torch.Tensor, attend: layers.Attend, targets: torch.Tensor, predictors: torch.Tensor
+    ) -> torch.Tensor:
+        model = self._model
+        hidden = layers.hidden_states(model, ids, attend, predictors)
         return linear_cross_entropy(hidden, model.lm_head.weight, model.lm_head.bias, targets)
 
-    return loss
+
+def fast_row_loss(adapted: PeftModel | PreTrainedModel) -> FastRowLoss | None:
+    """The fast way; None where it does not cover the model, adapter and all."""
+    model = _base(adapted)
+    return FastRowLoss(model) if layers.covers(model) else None
 
 
 def _base(model: PeftModel | PreTrainedModel) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,10 +14,12 @@ from phinetune.errors import SettingsError, TrainingError
 from phinetune.events import Warned
 from phinetune.model import lora
 from phinetune.model.attention import cannot_confine
+from phinetune.model.graphs import GraphedRows, can_record
 from phinetune.model.out_of_memory import is_out_of_memory, release_memory
-from phinetune.model.rows import RowLoss, fast_row_loss, plain_row_loss
+from phinetune.model.rows import FastRowLoss, RowLoss, fast_row_loss, plain_row_loss
 from phinetune.tokens.batch import lay_out
 from phinetune.tokens.encode import Example
+from phinetune.training.step import drop_gradients
 
 # How far two ways of computing one loss may lie apart, relative and in nats per token, and how far their gradients,
 # relative. Short formats round every product; on SmolLM2 in bf16 two right ways differed by 0.001 and 0.08.
@@ -63,8 +65,9 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
         )
     tokens = sum(example.answer_tokens for example in pair)
     if (fast := fast_row_loss(model)) is not None:
-        if _agrees_here(model, fast, pair, expected, tokens):
-            yield fast, None
+        if _agrees_here(model, lambda: _pass(model, fast, pair), expected, tokens):
+            recorded = _by_graphs(model, fast, pair, expected, tokens)
+            yield recorded or fast, None
             return
         warning = Warned(
             "slow_path",
@@ -98,10 +101,41 @@ def _pass(model: PeftModel, row_loss: RowLoss, examples: Sequence[Example]) -> _
     return _Pass(float(loss.detach()), vector * row.answer_tokens)
 
 
-def _agrees_here(model: PeftModel, fast: RowLoss, examples: Sequence[Example], expected: _Pass, tokens: int) -> bool:
-    """Whether the fast way works on this device at all, and gives the plain way's numbers."""
+def _by_graphs(
+    model: PeftModel, fast: FastRowLoss, examples: Sequence[Example], expected: _Pass, tokens: int
+) -> GraphedRows | None:
+    """The fast way by recorded graphs, where the device has them and they give the same numbers."""
+    if not can_record(model):
+        return None
+    rows = GraphedRows(model, fast)
+    if rows.takes([len(example.ids) for example in examples]) and not _agrees_here(
+        model, lambda: _recorded_pass(model, rows, examples), expected, tokens
+    ):
+        return None
+    return rows
+
+
+def _recorded_pass(model: PeftModel, rows: GraphedRows, examples: Sequence[Example]) -> _Pass:
+    parameters = [parameter for _, parameter in lora.trainable(model)]
+    row = lay_out(examples)
+    was_training = model.training
+    model.eval()
     try:
-        return _agree(model, _pass(model, fast, examples), expected, tokens)
+        drop_gradients(parameters)
+        loss = rows.add_gradients(
+            row.ids, row.positions, row.targets, row.predictors, row.lengths, 1 / row.answer_tokens
+        )
+        vector = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    finally:
+        drop_gradients(parameters)
+        model.train(was_training)
+    return _Pass(float(loss), vector * row.answer_tokens)
+
+
+def _agrees_here(model: PeftModel, compute: Callable[[], _Pass], expected: _Pass, tokens: int) -> bool:
+    """Whether a way works on this device at all, and gives the plain way's numbers."""
+    try:
+        return _agree(model, compute(), expected, tokens)
     except RuntimeError as error:  # a kernel that this device or build does not have
         if is_out_of_memory(error):
             raise

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from phinetune.model.graphs import GraphedRows
 from phinetune.model.rows import RowLoss
 from phinetune.tokens.batch import Batch
 
@@ -146,6 +147,10 @@ def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence
 def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device: torch.device) -> float:
     losses = []
     for batch in batches:
+        if isinstance(row_loss, GraphedRows) and row_loss.takes(batch.lengths):
+            row = (batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
+            losses.append(row_loss.add_gradients(*row, weight))
+            continue
         loss = _loss(row_loss, batch.to(device))
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phinetune.model.dropout import HashDrops
-from phinetune.model.ops import gpu, native, ops_for
+from phinetune.model.ops import gpu, ops_for
 from phinetune.model.ops.gpu import GpuOps
 from phinetune.model.ops.plain import PLAIN
 
@@ -100,14 +100,34 @@ def test_rotation_forth_and_back(heads, width, half):
     _agree(OPS.rotate(turned, cos, sin, back=True), x)
 
 
-def test_what_is_dropped_is_what_a_processor_drops():
-    x = torch.ones(37, 113, dtype=torch.bfloat16)
-    ours = OPS.drop(x.to(DEVICE), 4_000_000_000, SHARE).cpu()
-    assert abs(float(ours.float().mean()) - 0.7) < 0.05
-    if (compiled := native.load()) is not None:
-        assert torch.equal(ours, compiled.drop(x, 4_000_000_000, SHARE))
-    total = _draw(37, 113, seed=1)
-    _agree(HashDrops(OPS, 5, SHARE).add_dropped_(total.clone(), x.to(DEVICE)), total + OPS.drop(x.to(DEVICE), 5, SHARE))
+def test_the_share_asked_for_is_dropped_by_seed_and_salt():
+    x = torch.ones(400, 113, dtype=torch.float16, device=DEVICE)
+    first, again, other = (OPS.drop(x, seed, SHARE) for seed in (4_000_000_000, 4_000_000_000, 4_000_000_001))
+    OPS.salt.fill_(-7)
+    try:
+        salted = OPS.drop(x, 4_000_000_000, SHARE)
+    finally:
+        OPS.salt.zero_()
+    assert torch.equal(first, again)
+    for dropped in (first, other, salted):
+        assert float(dropped.float().mean()) == pytest.approx(0.7, abs=5 * (0.21 / x.numel()) ** 0.5)
+    for one, two in ((first, other), (first, salted), (first[:, 1:], first[:, :-1]), (first[1:], first[:-1])):
+        both = (one * two).float()
+        assert float(both.mean()) == pytest.approx(0.49, abs=5 * (0.25 / both.numel()) ** 0.5)
+
+
+def test_the_same_places_are_dropped_again_when_adding():
+    x, total = _draw(37, 113), _draw(37, 113, seed=1)
+    _agree(HashDrops(OPS, 5, SHARE).add_dropped_(total.clone(), x), total.double() + OPS.drop(x, 5, SHARE).double())
+
+
+def test_a_target_below_0_counts_for_nothing():
+    logits, targets = _draw(3, 50), torch.tensor([4, -1, 49], device=DEVICE)
+    both = logits[::2].contiguous()
+    expected = OPS.softmax_minus_onehot_(both, targets[::2])
+    assert torch.equal(OPS.softmax_minus_onehot_(logits, targets), expected)
+    assert torch.equal(logits[::2], both)
+    assert not logits[1].any()
 
 
 @given(SIZES, st.integers(1, 300), st.integers(1, 70), st.sampled_from([0, SHARE]), st.sampled_from(PRODUCT_DTYPES))

@@ -43,12 +43,15 @@ def load() -> GpuOps | None:
 class GpuOps(PlainOps):
     """`PlainOps` for 16-bit tensors on a GPU, and the thin products of LoRA with what goes before and behind them.
 
-    A threshold of 0 drops nothing. What may come in strides is copied first.
+    A threshold of 0 drops nothing. What may come in strides is copied first. `salt`: a number on the GPU that decides,
+    with the seed, what is dropped; 0 unless a recorded graph is replayed.
     """
 
     def __init__(self) -> None:
         self._kernels: Any = gpu_kernels
-        self._processors = torch.cuda.get_device_properties(0).multi_processor_count if torch.cuda.is_available() else 1
+        is_there = torch.cuda.is_available()
+        self._processors = torch.cuda.get_device_properties(0).multi_processor_count if is_there else 1
+        self.salt = torch.zeros(1, dtype=torch.int32, device="cuda" if is_there else "cpu")
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         x = x.contiguous()
@@ -81,7 +84,10 @@ class GpuOps(PlainOps):
         return g_gate, g_up
 
     def softmax_minus_onehot_(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """logits [A, V], rows in one piece, become softmax - onehot(targets [A]); the summed loss is returned."""
+        """logits [A, V], rows in one piece, become softmax - onehot(targets [A]); the summed loss is returned.
+
+        A target below 0 is none: its row becomes 0, and its loss is.
+        """
         rows, words = logits.shape
         losses = logits.new_empty(rows, dtype=torch.float32)
         self._kernels.softmax_minus_onehot[(rows,)](
@@ -113,12 +119,14 @@ class GpuOps(PlainOps):
         """A copy of x without the elements whose hash of (seed, place) lies below the threshold, of 2**32."""
         x = x.contiguous()
         y = torch.empty_like(x)
-        self._kernels.drop[_programs(x)](x, y, _signed(seed), _signed(threshold), x.numel(), BLOCK=_ELEMENTS)
+        self._kernels.drop[_programs(x)](x, y, _signed(seed), self.salt, _signed(threshold), x.numel(), BLOCK=_ELEMENTS)
         return y
 
     def add_dropped_(self, total: torch.Tensor, x: torch.Tensor, seed: int, threshold: int) -> torch.Tensor:
         """total + drop(x), in place; both contiguous."""
-        self._kernels.add_dropped[_programs(x)](total, x, _signed(seed), _signed(threshold), x.numel(), BLOCK=_ELEMENTS)
+        self._kernels.add_dropped[_programs(x)](
+            total, x, _signed(seed), self.salt, _signed(threshold), x.numel(), BLOCK=_ELEMENTS
+        )
         return total
 
     def low_product(self, x: torch.Tensor, down: torch.Tensor, seed: int, threshold: int) -> torch.Tensor:
@@ -127,7 +135,7 @@ class GpuOps(PlainOps):
         low, ranks = x.new_empty(rows, rank), max(16, _power_of_2(rank))
         tile, columns = (16, 256) if ranks < 64 else (32, 128) if ranks < 128 else (32, 64)
         self._kernels.low_product[(_cut(rows, tile),)](
-            x, down, low, _signed(seed), _signed(threshold), rows, width,
+            x, down, low, _signed(seed), self.salt, _signed(threshold), rows, width,
             RANK=rank, RANKS=ranks, DROPS=threshold != 0, ROWS=tile, COLUMNS=columns,
         )  # fmt: skip
         return low
@@ -143,7 +151,7 @@ class GpuOps(PlainOps):
         rows_a_part = max(4 * tile, _cut(_cut(rows, max(1, 2 * self._processors // across)), tile) * tile)
         parts = z.new_empty(_cut(rows, rows_a_part), rank, width, dtype=torch.float32)
         self._kernels.low_gradient[(across, len(parts))](
-            g_low, z, parts, _signed(seed), _signed(threshold), rows, width, rows_a_part,
+            g_low, z, parts, _signed(seed), self.salt, _signed(threshold), rows, width, rows_a_part,
             RANK=rank, RANKS=max(16, _power_of_2(rank)), DROPS=threshold != 0, GELU=gelu, ROWS=tile, COLUMNS=columns,
         )  # fmt: skip
         return parts[0] if len(parts) == 1 else parts.sum(0)
@@ -163,7 +171,7 @@ class GpuOps(PlainOps):
         (rows, width), rank = total.shape, g_low.shape[1]
         tile, columns = 32, 128 if rank <= 64 else 64
         self._kernels.add_low_back[(_cut(width, columns), _cut(rows, tile))](
-            total, g_low, down, z, _signed(seed), _signed(threshold), rows, width,
+            total, g_low, down, z, _signed(seed), self.salt, _signed(threshold), rows, width,
             RANK=rank, RANKS=max(16, _power_of_2(rank)), DROPS=threshold != 0, GELU=gelu, ROWS=tile, COLUMNS=columns,
         )  # fmt: skip
         return total

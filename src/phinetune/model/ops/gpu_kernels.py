@@ -13,19 +13,26 @@ _CUBIC = tl.constexpr(0.044715)
 
 
 @triton.jit
-def _mix(h):
-    h ^= h >> 16
-    h *= 0x85EBCA6B
-    h ^= h >> 13
-    h *= 0xC2B2AE35
-    return h ^ (h >> 16)
+def _hash(state):
+    """PCG (Jarzynski and Olano, 2020, "Hash Functions for GPU Rendering").
+
+    Eight operations: the twice mixed hash of kernels.c has twenty, and took longer than reading the numbers does.
+    """
+    state = state * 747796405 + 2891336453
+    state = ((state >> ((state >> 28) + 4)) ^ state) * 277803737
+    return (state >> 22) ^ state
 
 
 @triton.jit
-def _kept(place, seed, threshold):
-    """Whether an element stays, by a hash of (seed, place): the one of kernels.c."""
-    start = seed.to(tl.uint32)
-    return _mix(_mix(place.to(tl.uint32) ^ start) + start) >= threshold.to(tl.uint32)
+def _start(seed, salt):
+    """Where the pattern of a tensor begins: its own seed, and what changes from step to step in a recorded graph."""
+    return _hash(seed.to(tl.uint32) ^ _hash(tl.load(salt).to(tl.uint32)))
+
+
+@triton.jit
+def _kept(place, start, threshold):
+    """Whether an element stays: one fixed pattern of 2^32 elements, of which `start` decides the place."""
+    return _hash(place.to(tl.uint32) ^ start) >= threshold.to(tl.uint32)
 
 
 @triton.jit
@@ -46,36 +53,37 @@ def _gelu_slope(z):
 
 
 @triton.jit(do_not_specialize=["seed", "threshold", "count"])
-def drop(x, y, seed, threshold, count, BLOCK: tl.constexpr):
+def drop(x, y, seed, salt, threshold, count, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     value = tl.load(x + place, mask=inside)
-    tl.store(y + place, tl.where(_kept(place, seed, threshold), value, 0.0), mask=inside)
+    tl.store(y + place, tl.where(_kept(place, _start(seed, salt), threshold), value, 0.0), mask=inside)
 
 
 @triton.jit(do_not_specialize=["seed", "threshold", "count"])
-def add_dropped(total, x, seed, threshold, count, BLOCK: tl.constexpr):
+def add_dropped(total, x, seed, salt, threshold, count, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
-    added = tl.where(_kept(place, seed, threshold), tl.load(x + place, mask=inside).to(tl.float32), 0.0)
+    added = tl.where(_kept(place, _start(seed, salt), threshold), tl.load(x + place, mask=inside).to(tl.float32), 0.0)
     tl.store(total + place, tl.load(total + place, mask=inside).to(tl.float32) + added, mask=inside)
 
 
 @triton.jit(do_not_specialize=["seed", "threshold", "rows"])
 def low_product(
-    x, down, low, seed, threshold, rows, width, RANK: tl.constexpr, RANKS: tl.constexpr, DROPS: tl.constexpr,
+    x, down, low, seed, salt, threshold, rows, width, RANK: tl.constexpr, RANKS: tl.constexpr, DROPS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """low [rows, RANK] = drop(x) downᵀ, x [rows, width], down [RANK, width]; RANKS: RANK filled up to a power of 2."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     rank = tl.arange(0, RANKS)
     total = tl.zeros((ROWS, RANKS), tl.float32)
+    pattern = _start(seed, salt)
     for start in range(0, width, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         place = row[:, None] * width + column[None, :]
         value = tl.load(x + place, mask=(row[:, None] < rows) & (column[None, :] < width), other=0.0)
         if DROPS:
-            value = tl.where(_kept(place, seed, threshold), value, 0.0).to(value.dtype)
+            value = tl.where(_kept(place, pattern, threshold), value, 0.0).to(value.dtype)
         inside = (rank[:, None] < RANK) & (column[None, :] < width)
         weight = tl.load(down + rank[:, None] * width + column[None, :], mask=inside, other=0.0)
         total = tl.dot(value, tl.trans(weight), total)
@@ -85,7 +93,7 @@ def low_product(
 
 @triton.jit(do_not_specialize=["seed", "threshold", "rows", "rows_a_part"])
 def low_gradient(
-    g_low, x, parts, seed, threshold, rows, width, rows_a_part, RANK: tl.constexpr, RANKS: tl.constexpr,
+    g_low, x, parts, seed, salt, threshold, rows, width, rows_a_part, RANK: tl.constexpr, RANKS: tl.constexpr,
     DROPS: tl.constexpr, GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """parts [p, RANK, width] in fp32, whose sum is g_lowᵀ drop(act(x)): part p is that of its own share of the rows."""
@@ -93,6 +101,7 @@ def low_gradient(
     part = tl.program_id(1)
     rank = tl.arange(0, RANKS)
     total = tl.zeros((RANKS, COLUMNS), tl.float32)
+    pattern = _start(seed, salt)
     first = part * rows_a_part
     for start in range(first, min(rows, first + rows_a_part), ROWS):
         row = (start + tl.arange(0, ROWS)).to(tl.int64)
@@ -101,7 +110,7 @@ def low_gradient(
         if GELU:
             value = _gelu(value.to(tl.float32)).to(value.dtype)
         if DROPS:
-            value = tl.where(_kept(place, seed, threshold), value, 0.0).to(value.dtype)
+            value = tl.where(_kept(place, pattern, threshold), value, 0.0).to(value.dtype)
         inside = (row[:, None] < rows) & (rank[None, :] < RANK)
         g = tl.load(g_low + row[:, None] * RANK + rank[None, :], mask=inside, other=0.0)
         total = tl.dot(tl.trans(g), value, total)
@@ -111,7 +120,7 @@ def low_gradient(
 
 @triton.jit(do_not_specialize=["seed", "threshold", "rows"])
 def add_low_back(
-    total, g_low, down, z, seed, threshold, rows, width, RANK: tl.constexpr, RANKS: tl.constexpr,
+    total, g_low, down, z, seed, salt, threshold, rows, width, RANK: tl.constexpr, RANKS: tl.constexpr,
     DROPS: tl.constexpr, GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """total [rows, width] becomes (total + drop(g_low down)) act'(z), in place."""
@@ -124,7 +133,7 @@ def add_low_back(
     added = tl.dot(g, tl.load(down + rank[:, None] * width + column[None, :], mask=inside, other=0.0))
     place = row[:, None] * width + column[None, :]
     if DROPS:
-        added = tl.where(_kept(place, seed, threshold), added, 0.0)
+        added = tl.where(_kept(place, _start(seed, salt), threshold), added, 0.0)
     inside = (row[:, None] < rows) & (column[None, :] < width)
     value = tl.load(total + place, mask=inside, other=0.0).to(tl.float32) + added
     if GELU:
@@ -203,10 +212,12 @@ def gated_silu_backward(g, gate, up, g_gate, g_up, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def softmax_minus_onehot(logits, targets, losses, stride, WORDS: tl.constexpr, BLOCK: tl.constexpr):
-    """A row of logits becomes softmax - onehot(target) in place; losses[row] = -log softmax[target]."""
+    """A row of logits becomes softmax - onehot(target) in place; losses[row] = -log softmax[target]. A target below 0
+    fills the row up: all of it becomes 0."""
     row = tl.program_id(0).to(tl.int64)
     start, target = logits + row * stride, tl.load(targets + row)
-    at_target = tl.load(start + target).to(tl.float32)
+    counts = tl.where(target < 0, 0.0, 1.0)
+    at_target = tl.load(start + tl.maximum(target, 0)).to(tl.float32)
     highest = tl.full((BLOCK,), -3.4e38, tl.float32)  # not -inf, whose difference to itself is no number
     total = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, WORDS, BLOCK):
@@ -217,9 +228,9 @@ def softmax_minus_onehot(logits, targets, losses, stride, WORDS: tl.constexpr, B
         highest = higher
     top = tl.max(highest)
     whole = tl.sum(total * tl.exp(highest - top))
-    tl.store(losses + row, tl.log(whole) + top - at_target)
+    tl.store(losses + row, tl.where(target < 0, 0.0, tl.log(whole) + top - at_target))
     for first in range(0, WORDS, BLOCK):
         word = first + tl.arange(0, BLOCK)
         value = tl.load(start + word, mask=word < WORDS, other=-float("inf")).to(tl.float32)
         share = tl.exp(value - top) / whole - tl.where(word == target, 1.0, 0.0)
-        tl.store(start + word, share, mask=word < WORDS)
+        tl.store(start + word, share * counts, mask=word < WORDS)

@@ -1,0 +1,254 @@
+"""Forth and back through a row as one recorded CUDA graph: the processor says "again" instead of starting kernels.
+
+    row of 16 pairs ─► filled up to a size ─► copied to where the graph reads ─► replay ─► gradients added, loss
+
+A step of full-size Phi-2 starts some 3,500 kernels, which took a processor 140 ms however short the row was; the GPU
+needs a tenth of that for 16 short pairs. Rows hardly ever have the same length, so that they are filled up to a few
+sizes: with short documents that nobody answers for (at most a sixteenth of the row and 32 tokens), and with targets
+that count for nothing. The loss and its gradient are those of the row itself. A graph for a size is recorded when the
+size is first met, which takes as long as two steps without one.
+
+What is dropped differs from step to step, though a graph repeats what was recorded: every tensor has a seed of its own,
+in the order in which the recording draws them, and `GpuOps.salt` holds a number drawn for the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from phinetune.model import layers
+from phinetune.model.attend import Documents, attention_kind
+from phinetune.model.device import total_memory_bytes
+from phinetune.model.ops import PlainOps, ops_for
+from phinetune.model.ops.gpu import GpuOps
+from phinetune.model.row_plan import bytes_of_a_row
+from phinetune.model.rows import FastRowLoss
+
+_SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
+_SMALLEST_FILL = 32  # tokens
+_FILLED_UP = 16  # a row grows by less than one part in so many
+_DOCUMENTS = 8  # their number is filled up to a multiple of this
+_SHORTEST_BOUND = 64  # tokens; the least that the longest document is taken for
+
+
+@dataclass(frozen=True)
+class Size:
+    """What rows of one graph have in common. `longest` bounds the documents."""
+
+    tokens: int
+    answers: int
+    documents: int
+    longest: int
+    is_training: bool
+
+    @property
+    def numbers(self) -> int:
+        """Of a row of this size: ids, positions, targets, predictors, and where documents begin."""
+        return 2 * self.tokens + 2 * self.answers + self.documents + 1
+
+
+def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
+    """The smallest size that a row of documents of these lengths, with so many answer tokens, fits into."""
+    tokens = sum(lengths)
+    filled = _multiple(tokens, max(_SMALLEST_FILL, _power_of_2(tokens // _FILLED_UP)))
+    longest = max(_SHORTEST_BOUND, _power_of_2(max(lengths)))
+    return Size(
+        tokens=filled,
+        answers=min(filled, _multiple(answers, -(-filled // 4))),
+        documents=_multiple(len(lengths) + -(-(filled - tokens) // longest), _DOCUMENTS),
+        longest=longest,
+        is_training=is_training,
+    )
+
+
+def fill(
+    size: Size,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    targets: torch.Tensor,
+    predictors: torch.Tensor,
+    lengths: Sequence[int],
+) -> torch.Tensor:
+    """A row as the numbers of its size [size.numbers]: filled up with documents of word 0, and with targets of -1."""
+    spare = size.tokens - ids.shape[1]
+    added = [min(size.longest, spare - start) for start in range(0, spare, size.longest)]
+    bounds = [0, *accumulate([*lengths, *added])]
+    bounds += [bounds[-1]] * (size.documents + 1 - len(bounds))
+    row = torch.zeros(size.numbers, dtype=torch.long)
+    parts = split(size, row)
+    parts.ids[: ids.shape[1]] = ids[0]
+    parts.positions[: ids.shape[1]] = positions[0]
+    if added:
+        parts.positions[ids.shape[1] :] = torch.cat([torch.arange(length) for length in added])
+    parts.targets.fill_(-1)[: targets.shape[0]] = targets
+    parts.predictors[: predictors.shape[0]] = predictors
+    parts.bounds.copy_(torch.tensor(bounds))
+    return row
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Views of a row's numbers."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    predictors: torch.Tensor
+    bounds: torch.Tensor
+
+
+def split(size: Size, row: torch.Tensor) -> Parts:
+    return Parts(*torch.split(row, [size.tokens, size.tokens, size.answers, size.answers, size.documents + 1]))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A graph, where it reads a row and the weight of its loss, and where it leaves the loss."""
+
+    graph: torch.cuda.CUDAGraph
+    row: torch.Tensor
+    weight: torch.Tensor
+    loss: torch.Tensor
+
+
+def can_record(model: PeftModel) -> bool:
+    """Whether the fast way of the model runs by kernels that leave nothing to the processor."""
+    base, device = model.get_base_model(), next(model.parameters()).device
+    _, _, head_dim = layers.heads(base)
+    return attention_kind(device, base.dtype, head_dim) == "flash" and isinstance(_ops(model), GpuOps)
+
+
+def _ops(model: PeftModel) -> PlainOps:
+    return ops_for(torch.empty(0, 1, dtype=model.get_base_model().dtype, device=next(model.parameters()).device))
+
+
+class GraphedRows:
+    """The fast way on a GPU, which also gives gradients by recorded graphs.
+
+    They are added up in tensors that stay, and become the parameters' own.
+    """
+
+    def __init__(self, model: PeftModel, row_loss: FastRowLoss) -> None:
+        self._model = model
+        self._row_loss = row_loss
+        self._parameters = parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._weights = sum(p.numel() * p.element_size() for p in model.get_base_model().parameters())
+        sums = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+        parts = torch.split(sums, [parameter.numel() for parameter in parameters])
+        self._gradients = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+        self._recorded: dict[Size, _Recorded] = {}
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def __call__(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        predictors: torch.Tensor,
+        lengths: tuple[int, ...],
+    ) -> torch.Tensor:
+        """RowLoss, without a graph."""
+        return self._row_loss(ids, positions, targets, predictors, lengths)
+
+    def takes(self, lengths: Sequence[int]) -> bool:
+        """Whether such a row is worth a graph and there is room for its activations twice."""
+        base: PreTrainedModel = self._model.get_base_model()
+        if getattr(base.model.layers[0], "gradient_checkpointing", False):
+            return False
+        config = base.config
+        kept = bytes_of_a_row(
+            size_of(lengths, 1, is_training=True).tokens,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            vocabulary=config.vocab_size,
+            itemsize=base.dtype.itemsize,
+        )
+        room = total_memory_bytes(self._parameters[0].device) - self._weights
+        return bool(kept < _SHARE_OF_MEMORY * room)
+
+    def add_gradients(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        predictors: torch.Tensor,
+        lengths: Sequence[int],
+        weight: float,
+    ) -> torch.Tensor:
+        """The row's summed loss; `weight` times its gradients are added to those of the parameters.
+
+        The row, as RowLoss takes it, is on the CPU, whose generator decides what is dropped.
+        """
+        size = size_of(lengths, targets.shape[0], is_training=self._model.training)
+        salt = int(torch.randint(-(2**31), 2**31, ()))
+        row = fill(size, ids, positions, targets, predictors, lengths)
+        if size not in self._recorded:
+            self._recorded[size] = self._record(size, row)
+        recorded = self._recorded[size]
+        self._take_gradients()
+        recorded.row.copy_(row)
+        recorded.weight.fill_(weight)
+        ops = _ops(self._model)
+        assert isinstance(ops, GpuOps)
+        ops.salt.fill_(salt)
+        recorded.graph.replay()
+        ops.salt.zero_()
+        return recorded.loss.clone()
+
+    def _take_gradients(self) -> None:
+        """Make the sums the parameters' gradients, holding what these hold."""
+        if all(p.grad is g for p, g in zip(self._parameters, self._gradients, strict=True)):
+            return
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            if parameter.grad is not gradient:
+                if parameter.grad is None:
+                    gradient.zero_()
+                else:
+                    gradient.copy_(parameter.grad)
+                parameter.grad = gradient
+
+    def _record(self, size: Size, row: torch.Tensor) -> _Recorded:
+        device = self._parameters[0].device
+        static = row.to(device)
+        weight = torch.ones((), device=device)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):  # once without recording: kernels are compiled and chosen
+            self._forth_and_back(size, static, weight)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            loss, gradients = self._forth_and_back(size, static, weight)
+            torch._foreach_add_(self._gradients, gradients)
+        return _Recorded(graph, static, weight, loss)
+
+    def _forth_and_back(
+        self, size: Size, row: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """With seeds that follow from the order of the layers alone."""
+        parts = split(size, row)
+        documents = Documents(parts.bounds.to(torch.int32), size.longest)
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPU, which a recording forbids
+        try:
+            loss = self._row_loss.by_documents(parts.ids, parts.positions, parts.targets, parts.predictors, documents)
+            gradients = torch.autograd.grad(loss * weight, self._parameters)
+        finally:
+            torch.set_rng_state(state)
+        return loss.detach(), list(gradients)
+
+
+def _multiple(count: int, of: int) -> int:
+    return -(-count // of) * of
+
+
+def _power_of_2(count: int) -> int:
+    """The next one from `count` on."""
+    return 1 << max(0, count - 1).bit_length()
