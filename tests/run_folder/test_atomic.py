@@ -81,15 +81,15 @@ def test_numbers_that_json_cannot_hold_are_refused(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
-    (tmp_path / ".partial-abc").mkdir()
-    (tmp_path / ".partial-def").write_text("")
+    (tmp_path / ".partial-phinetune-abc").mkdir()
+    (tmp_path / ".partial-phinetune-def").write_text("")
     (tmp_path / "checkpoint-4").mkdir()
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["checkpoint-4"]
 
 
 def test_checkpoints_are_found_in_order_of_their_steps(tmp_path):
-    for name in ("checkpoint-100", "checkpoint-50", "checkpoint-x", ".partial-1"):
+    for name in ("checkpoint-100", "checkpoint-50", "checkpoint-x", ".partial-phinetune-1"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert RunFolder(tmp_path).checkpoint_steps() == [50, 100]
 
@@ -122,14 +122,35 @@ def test_no_run_an_unfinished_run_and_no_folder_are_told_apart(tmp_path):
 
 
 def test_a_folder_put_aside_by_a_killed_process_returns_unless_the_new_one_came(tmp_path):
-    (tmp_path / ".replaced-1" / "model").mkdir(parents=True)
-    (tmp_path / ".replaced-1" / "model" / "a").write_text("old")
+    (tmp_path / ".replaced-phinetune-1" / "model").mkdir(parents=True)
+    (tmp_path / ".replaced-phinetune-1" / "model" / "a").write_text("old")
     remove_leftovers(tmp_path)
     assert (tmp_path / "model" / "a").read_text() == "old"
-    (tmp_path / ".replaced-2" / "model").mkdir(parents=True)
+    (tmp_path / ".replaced-phinetune-2" / "model").mkdir(parents=True)
     remove_leftovers(tmp_path)
     assert (tmp_path / "model" / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_leftovers_that_are_links_lead_to_nobody_elses_files(tmp_path):
+    """A run folder from elsewhere may hold them: what they lead to was moved into it, or removed."""
+    (tmp_path / "home" / "thesis").mkdir(parents=True)
+    (tmp_path / "home" / "model").mkdir()
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    for name in (".replaced-phinetune-a", ".partial-phinetune-b"):
+        (tmp_path / "run" / name).symlink_to("../home")
+    remove_leftovers(tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "home")) == ["model", "thesis"]
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def test_what_a_person_calls_partial_is_no_leftover(tmp_path):
+    for name in (".partial-results", ".partial-abcdefgh", ".replaced-abcdefgh"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".partial-notes.txt").write_text("mine")
+    before = sorted(os.listdir(tmp_path))
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_what_libraries_say_of_a_full_disk_is_a_clear_error_and_other_errors_are_their_own(tmp_path):

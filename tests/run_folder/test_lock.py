@@ -132,3 +132,14 @@ def test_a_drive_that_goes_away_meanwhile_does_not_hinder_leaving(tmp_path, monk
 
     with monkeypatch.context() as patched, locked(RunFolder(tmp_path / "other")):
         patched.setattr(Path, "stat", gone)
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    folder.checkpoints.mkdir(parents=True)
+    folder.lock.symlink_to("../../precious")
+    with pytest.raises(RunError, match="is a link"), locked(folder):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert folder.lock.is_symlink()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
 import toys
+from safetensors.torch import load_file, save_file
 
 from phinetune.errors import RunError
 from phinetune.events import Saved, StepDone, Validated, Warned
 from phinetune.model import lora
-from phinetune.run_folder import RunFolder
+from phinetune.run_folder import RunFolder, sha256
 from phinetune.settings import LoraSettings
 from phinetune.training import checkpoint
 from phinetune.training.checkpoint import CHECKSUMS, Checkpoints, damage
@@ -143,6 +145,33 @@ def test_a_checkpoint_that_is_removed_before_it_is_gone_on_from_is_a_clear_error
     (checkpoints.folder.checkpoint(3) / name).unlink()
     with pytest.raises(RunError, match="checkpoint-3 cannot be read any more: .*No such file"):
         _resume(checkpoints, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json", CHECKSUMS])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(checkpoints, name):
+    file = checkpoints.folder.checkpoint(3) / name
+    file.unlink()
+    os.mkfifo(file)
+    assert damage(checkpoints.folder.checkpoint(3)) == f"{name} is missing"
+
+
+@pytest.mark.parametrize("change", ["missing", "size"])
+def test_moments_of_other_weights_are_refused_though_their_checksum_holds(checkpoints, change):
+    path = checkpoints.folder.checkpoint(3)
+    moments = load_file(path / "optimizer.safetensors")
+    name = next(name for name in moments if name.endswith("/exp_avg"))
+    if change == "size":
+        moments[name] = torch.zeros(3)
+    else:
+        del moments[name]
+    save_file(moments, path / "optimizer.safetensors")
+    sums = json.loads((path / CHECKSUMS).read_text())
+    (path / CHECKSUMS).write_text(json.dumps(sums | {"optimizer.safetensors": sha256(path / "optimizer.safetensors")}))
+    assert damage(path) is None
+    with pytest.raises(RunError, match="does not fit the adapter beside it") as refused:
+        _resume(checkpoints, 3)
+    assert name in refused.value.message
 
 
 def test_what_a_desktop_strews_into_a_checkpoint_is_no_damage(checkpoints):

@@ -321,7 +321,7 @@ def test_a_silent_drive_is_waited_for_once(ours, theirs, monkeypatch):
 def test_what_the_last_run_left_half_written_and_put_aside_goes_with_the_new_model(ours, theirs):
     write_text(ours.recipe, "{}")
     write_text(theirs.recipe, "{}")
-    write_text(theirs.visuals / ".partial-1", "half")
+    write_text(theirs.visuals / ".partial-phinetune-1", "half")
     with Mirror(ours, theirs, anew=True) as mirror:
         _finish(mirror, 3, with_model=True)
     assert theirs.is_finished

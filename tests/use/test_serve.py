@@ -103,6 +103,12 @@ def test_beyond_this_machine_only_with_a_key_and_never_on_a_taken_port(toy_run):
             phinetune.serve(toy_run, port=taken.getsockname()[1])
 
 
+@pytest.mark.parametrize("key", ["ключ", "sesame\n", " sesame", "ses\x00ame"])
+def test_a_key_that_no_request_can_carry_is_refused(toy_run, key):
+    with pytest.raises(SettingsError, match="no request can carry"):
+        phinetune.serve(toy_run, api_key=key)
+
+
 @pytest.mark.parametrize(
     "template",
     [

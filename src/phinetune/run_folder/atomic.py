@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 
 from phinetune.errors import RunError
 
-_TEMPORARY = ".partial-"
-_ASIDE = ".replaced-"  # holds what stood in a folder's place while the new one is moved in
+# What begins like these is removed or moved at the next start, in the person's own folder too: no name of theirs may.
+_TEMPORARY = ".partial-phinetune-"
+_ASIDE = ".replaced-phinetune-"  # holds what stood in a folder's place while the new one is moved in
 
 # What libraries written in Rust and C++ (tokenizers, torch.save) say instead of raising OSError.
 _DISK_WORDS = re.compile(r"os error \d+|PytorchStreamWriter|file write failed")
@@ -132,9 +133,10 @@ def remove_leftovers(folder: Path) -> None:
     if not folder.is_dir():
         return
     for aside in folder.glob(f"{_ASIDE}*"):
-        _return_or_remove(aside)
+        if not aside.is_symlink():  # what it leads to was put aside by nobody
+            _return_or_remove(aside)
     for entry in folder.glob(f"{_TEMPORARY}*"):
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             with suppress(OSError):

@@ -25,6 +25,7 @@ else:
     import fcntl
 
 _HELD_ELSEWHERE = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_OWN_FILE = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link may lead to anything, and this is emptied
 _FAR = 1 << 30  # on Windows a locked byte cannot be read by others; one beyond the text leaves that readable
 
 
@@ -44,6 +45,11 @@ def locked(folder: RunFolder) -> Iterator[bool]:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         handle, is_ours = _acquire(folder)
     except OSError as error:
+        if folder.lock.is_symlink():
+            raise RunError(
+                f"{folder.lock} is a link: what it leads to would be overwritten.",
+                "No run of phinetune makes one. Remove it if you trust what else is in the folder.",
+            ) from error
         raise RunError(
             f"{folder.root} cannot be written to: {error.strerror}.", "Choose another folder with --out."
         ) from error
@@ -59,7 +65,7 @@ def locked(folder: RunFolder) -> Iterator[bool]:
 def _acquire(folder: RunFolder) -> tuple[int, bool]:
     """An open handle, and whether it is locked."""
     while True:
-        handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder.lock, _OWN_FILE, 0o666)
         try:
             if not _try(handle):
                 raise _in_use(folder)

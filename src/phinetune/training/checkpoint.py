@@ -114,7 +114,7 @@ class Checkpoints:
         lora.load_weights(model, path)
         with _reading(path):
             moments = load_file(path / _OPTIMIZER)
-        _restore_moments(model, optimizer, moments)
+        _restore_moments(model, optimizer, moments, path)
         warning = self._choose_best(progress)
         self._drop_old(progress.best_step)  # the run may have been killed just before it would have done so
         best = lora.read_weights(self.folder.checkpoint(progress.best_step)) if progress.best_step else {}
@@ -153,21 +153,21 @@ class Checkpoints:
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when every file is there and as it was written."""
     try:
+        if not (path / CHECKSUMS).is_file():  # reading a pipe would never end
+            return f"{CHECKSUMS} is missing"
         sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
         if not isinstance(sums, dict) or not sums.keys() >= _FILES:
             return f"{CHECKSUMS} does not name its files"
-    except FileNotFoundError:
-        return f"{CHECKSUMS} is missing"
     except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} cannot be read"
     for name, checksum in sums.items():
         if Path(name).name != name:
             return f"{CHECKSUMS} names a file somewhere else"
         try:
+            if not (path / name).is_file():
+                return f"{name} is missing"
             if sha256(path / name) != checksum:
                 return f"{name} is not as it was written"
-        except FileNotFoundError:
-            return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     try:
@@ -221,8 +221,17 @@ def _moments(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, to
     }
 
 
-def _restore_moments(model: PeftModel, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
+def _restore_moments(
+    model: PeftModel, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Raises RunError when the checkpoint holds those of other weights, which its checksums do not tell."""
     for name, parameter in lora.trainable(model):
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = moments[f"{name}/{key}"]
+        shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        for key, shape in shapes.items():
+            value = moments.get(f"{name}/{key}")
+            if value is None or value.shape != shape:
+                raise RunError(
+                    f"{path / _OPTIMIZER} does not fit the adapter beside it: {name}/{key} is not its own.",
+                    "Somebody changed the checkpoint: remove it, and --resume goes on from the one before.",
+                )
             optimizer.state[parameter][key] = value.to(parameter.device)

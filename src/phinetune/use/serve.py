@@ -42,8 +42,8 @@ class Serving:
 class ModelServer:
     """A running server; leaving the block ends it.
 
-    Raises SettingsError for a host beyond this machine without a key, RunError when the port is taken or llama.cpp is
-    not installed.
+    Raises SettingsError for a host beyond this machine without a key and for a key that no request can carry,
+    RunError when the port is taken or llama.cpp is not installed.
     """
 
     def __init__(self, file: Path, template: PromptTemplate, serving: Serving) -> None:
@@ -51,6 +51,11 @@ class ModelServer:
             raise SettingsError(
                 f"Whoever reaches {serving.host} could ask this model.",
                 "Set a key with --api-key, or leave --host out to serve this machine alone.",
+            )
+        if serving.api_key and not _fits_a_header(serving.api_key):
+            raise SettingsError(
+                "The key of --api-key holds something that no request can carry.",
+                "Take plain letters, digits and signs; no line end, no accents, no space at its ends.",
             )
         _refuse_taken_port(serving)
         try:
@@ -113,6 +118,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _fits_a_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and key == key.strip()
 
 
 def _refuse_taken_port(serving: Serving) -> None:
