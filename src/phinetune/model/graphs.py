@@ -57,7 +57,7 @@ class Size:
 def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
     """The smallest size that a row of documents of these lengths, with so many answer tokens, fits into."""
     tokens = sum(lengths)
-    filled = _multiple(tokens, max(_SMALLEST_FILL, _power_of_2(tokens // _FILLED_UP)))
+    filled = _multiple(tokens, max(_SMALLEST_FILL, _power_of_2(tokens // _FILLED_UP + 1) // 2))
     longest = max(_SHORTEST_BOUND, _power_of_2(max(lengths)))
     return Size(
         tokens=filled,
