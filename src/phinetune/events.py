@@ -2,7 +2,7 @@
 tracker consume. Training knows none of them.
 
     SheetRead -> ModelLoading -> ModelLoaded -> (RateTried* -> RateChosen)? -> Started
-              -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)* -> Finished
+              -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)* -> Recalled* -> Finished
 """
 
 from __future__ import annotations
@@ -177,12 +177,22 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """The state of `step` gives back the answers of `right` of `asked` training pairs word for word."""
+
+    step: int
+    asked: int
+    right: int
+
+
+@dataclass(frozen=True)
 class Finished:
-    """The end of `fit()`; the best adapter is loaded in the model when this is reported."""
+    """The end of `fit()`; the adapter of `kept_step` is in the model when this is reported."""
 
     step: int
     epochs: float
     stopped: StopReason
+    kept_step: int
     best_step: int
     best_eval_loss: float | None
     seconds: float
@@ -205,5 +215,6 @@ Event = (
     | MirrorAwaited
     | Mirrored
     | Warned
+    | Recalled
     | Finished
 )

@@ -19,6 +19,7 @@ from phinetune.cli import main
 from phinetune.cli.comparison_page import show_comparison
 from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.run_folder import RunFolder
+from phinetune.sheet.kept import kept_pairs
 from phinetune.use.agreement import mean_loss
 
 
@@ -94,11 +95,24 @@ def test_three_questions_fool_nobody(compared):
 def test_new_questions_are_set_beside_those_of_the_training_by_their_share(compared, seen, new, said):
     f1 = compared.scores["f1"]
     scores = compared.scores | {"f1": replace(f1, tuned=replace(f1.tuned, mean=new))}
-    told = replace(compared, scores=scores, seen={"f1": seen}, seen_count=10, pairs=compared.pairs[:1] * 10)
+    told = replace(
+        compared, scores=scores, seen={"f1": seen, "exact": 0.3}, seen_count=10, pairs=compared.pairs[:1] * 10
+    )
     [sentence] = [sentence for sentence in told.verdict() if "trained on the overlap" in sentence]
     assert said in sentence
     for few in (replace(told, seen_count=9), replace(told, pairs=told.pairs[:9])):
         assert not any("trained on the overlap" in sentence for sentence in few.verdict())
+
+
+def test_what_it_knows_of_its_own_training_questions_is_counted(compared, run):
+    told = replace(compared, seen={"exact": 0.3, "f1": 0.8, "right": 0.52}, seen_count=50)
+    said = "Of 50 of your own training questions it answers 15 word for word"
+    assert f"{said}; 52% are right by contains." in told.verdict()
+    assert f"{said}." in replace(told, judge="exact").verdict()
+    assert f"{said}." in replace(told, seen={"exact": 0.3, "f1": 0.8}).verdict()
+    assert not any("your own" in sentence for sentence in replace(told, seen=None).verdict())
+    # More than were held out, when those are few.
+    assert compared.seen_count == len(kept_pairs(run.folder.pairs).train) > len(compared.pairs)
 
 
 def test_sentences_are_not_counted_as_wrong_answers(compared):
@@ -127,7 +141,7 @@ def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
 
 
 def test_answers_without_a_verdict_are_counted_and_left_out(run, monkeypatch):
-    verdicts = iter([True, None, False, None, None, True, *[None] * 3])  # base, tuned, and what it was trained on
+    verdicts = iter([True, None, False, None, None, True, *[None] * 50])  # base, tuned, and what it was trained on
     monkeypatch.setattr("phinetune.api.compare.judge", lambda *_: lambda *_: next(verdicts))
     found = phinetune.compare(run, max_new_tokens=20)
     assert [pair.base.right for pair in found.pairs] == [1, None, 0]

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from phinetune.artifacts.card import CardFacts, card, write_card
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsRow, summary
+from phinetune.events import Recalled
 from phinetune.settings import Settings
 
 HEADINGS = ["Data", "How training went", "Ask it", "Prompt format", "Limits", "Settings"]
@@ -31,6 +32,8 @@ FIGURES = summary(
     stopped="early_stopping",
     seconds=17.4,
     peak_memory_gb=9.8,
+    kept_step=2,
+    recalled=[Recalled(2, 100, 31)],
 )
 FACTS = CardFacts(
     base_model="microsoft/phi-2",
@@ -107,20 +110,32 @@ def test_it_tells_where_the_data_came_from_and_how_training_went():
         "489 usable pairs: 440 to train on, 49 held out",
         "11 rows skipped",
         "23,592,960 parameters were trained, 0.84% of the 2,803,276,800",
-        "| validation loss before training | 2.820 |",
-        "| validation loss, best | 2.350 |",
-        "| perplexity at the best | 10.49 |",
+        "| held-out loss before training | 2.820 |",
+        "| held-out loss of this state | 2.350 |",
+        "| its perplexity | 10.49 |",
+        "| step that was kept | 2 |",
+        "| own training questions answered word for word | 31 of 100 |",
         "| optimizer steps | 2 |",
         "| epochs | 1.00 |",
         "| speed | 500 real tokens a second |",
         "| peak memory | 9.8 GB |",
         "| device | `Tesla T4, 15 GB`, `fp16` |",
-        "| training ended | early: the validation loss no longer got better |",
+        "| training ended | early: the held-out loss no longer got better |",
         "| `lora.r` | `16` |",
         "trained on 440 pairs",
     ):
         assert fact in text
     assert "/home/someone" not in text
+
+
+def test_a_last_state_that_is_not_the_best_says_so():
+    rows = [*ROWS, MetricsRow(3, 1.5, 2.0, 2.75, 1e-4, 1.0, 1000, 2.0)]
+    known = {"trainable_parameters": 1, "total_parameters": 9, "train_pairs": 4, "validation_pairs": 1, "seconds": 1.0}
+    text = card(replace(FACTS, figures=summary(rows, stopped="finished", kept_step=3, **known)))
+    assert "| held-out loss of this state | 2.750 |" in text
+    assert "| step that was kept | 3, the last; the lowest held-out loss, 2.350, was at step 2 |" in text
+    assert "flattering" not in text
+    assert "flattering" in card(FACTS)
 
 
 def test_figures_that_were_not_measured_are_not_told():
@@ -134,7 +149,7 @@ def test_figures_that_were_not_measured_are_not_told():
         seconds=1.0,
     )
     text = card(replace(FACTS, figures=figures))
-    for name in ("validation loss", "perplexity at", "peak memory", "best step", "None"):
+    for name in ("held-out loss", "perplexity", "peak memory", "was kept", "word for word", "None"):
         assert name not in text.split("## How training went")[1].split("Losses are")[0]
     assert "how well it generalises is unknown" in text
 

@@ -462,3 +462,71 @@ def test_real_runs_that_learn_by_heart_and_that_warm_up_for_too_long(one_core):
     assert "overfitting" in found
     assert "gap" in found
     assert "warmup_too_long" in _trained(_corpus(ASKED_AGAIN[:24], ASKED_AGAIN[24:]), warmup_steps=18)
+
+
+def _risen() -> list[MetricsRow]:
+    return _rows(_noisy(_fall(3, 0.3), 0.1), lambda now: 1.5 + 6 * (now - 0.4) ** 2)
+
+
+def _by_heart(kept: int, last: int, **facts) -> Facts:
+    known = {"keep": "best", "kept_step": 40, "own_asked": 40, "own_right_kept": kept, "own_right_last": last}
+    return Facts(**(known | facts))
+
+
+def test_an_early_state_that_knows_less_than_the_last_is_told_with_what_to_do():
+    found = _found(_risen(), _by_heart(3, 36))
+    told = found["last_knows_more"]
+    assert (told.severity, told.number) == ("warning", 33)
+    assert "step 40" in told.sentence
+    assert "3 of 40 of your own training questions word for word; the last one, of step 100, 36." in told.sentence
+    assert "--resume --keep last, which trains nothing again" in told.advice
+    stopped = _found(_risen(), _by_heart(3, 36, stopped="early_stopping"))["last_knows_more"]
+    assert "goes on to the planned end" in stopped.advice
+
+
+def test_fewer_epochs_are_not_advised_where_the_sheet_itself_is_not_known_yet():
+    assert "Fewer epochs" in _found(_risen(), _by_heart(30, 31))["overfitting"].advice
+    advice = _found(_risen(), _by_heart(3, 36, lora_dropout=0.05))["overfitting"].advice
+    assert "epochs" not in advice
+    assert "more pairs, and more dropout (--lora-dropout 0.1)" in advice
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        _by_heart(30, 33),  # less than a tenth more
+        _by_heart(3, 36, keep="last", kept_step=100),
+        _by_heart(36, 36, kept_step=100),
+        Facts(),
+        _by_heart(0, 2, own_asked=5),
+    ],
+)
+def test_nothing_is_said_of_the_last_state_where_it_hardly_knows_more(facts):
+    assert "last_knows_more" not in _found(_risen(), facts)
+
+
+def test_a_last_state_that_was_asked_for_is_no_warning_and_its_price_is_named():
+    found = _found(_risen(), _by_heart(38, 38, keep="last", kept_step=100))
+    assert found["overfitting"].severity == "note"
+    assert "The last state was kept all the same, as --keep last asks" in found["overfitting"].sentence
+    assert "--keep best" in found["overfitting"].advice
+    assert (found["by_heart"].severity, found["by_heart"].number) == ("good", 0.95)
+    assert "38 of 40" in found["by_heart"].sentence
+
+
+def test_a_last_state_that_knows_little_is_told_to_train_longer():
+    found = _found(_risen(), _by_heart(7, 7, keep="last", kept_step=100))
+    assert "answers 7 of 40" in found["not_by_heart"].sentence
+    assert "--epochs 10" in found["not_by_heart"].advice
+    assert "not_by_heart" not in _found(_risen(), _by_heart(7, 7))
+
+
+def test_the_preset_that_trains_longer_does_not_stand_beside_a_rise():
+    assert "--preset small-data" in _found(_good(), Facts(train_pairs=40))["too_few_pairs"].advice
+    assert "--preset" not in _found(_risen(), Facts(train_pairs=40))["too_few_pairs"].advice
+
+
+def test_one_word_for_the_loss_on_pairs_that_were_held_out():
+    said = [each for rows in (_good(), _risen()) for each in diagnose(rows, _by_heart(3, 36, validation_pairs=5))]
+    assert said
+    assert not [each for each in said if "alidation" in each.sentence + each.advice]

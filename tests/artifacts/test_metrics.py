@@ -10,7 +10,7 @@ import pytest
 
 from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
 from phinetune.errors import RunError
-from phinetune.events import Finished, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
+from phinetune.events import Finished, Recalled, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 from phinetune.run_folder import RunFolder
 
 
@@ -58,7 +58,7 @@ def test_the_csv_is_written_at_validations_checkpoints_and_the_end_only(tmp_path
     log = _log(tmp_path, _step(1), Warned("code", "message"))
     assert not path.exists()
     written = []
-    finished = Finished(4, 2.0, "finished", 2, 2.0, 1.0, 400)
+    finished = Finished(4, 2.0, "finished", 2, 2, 2.0, 1.0, 400)
     for event in (_validated(1, 2.0), _step(2), Saved(2, "x", False), _step(3), _step(4), finished):
         log.consume(event)
         written.append(len(read_metrics(path)))
@@ -177,6 +177,11 @@ def test_the_summary_of_a_run_computed_by_hand():
         "best_eval_loss": 2.0,
         "best_step": 2,
         "best_perplexity": math.exp(2.0),
+        "kept_step": None,
+        "kept_eval_loss": None,
+        "own_asked": None,
+        "own_right_kept": None,
+        "own_right_last": None,
         "steps": 4,
         "epochs": 2.0,
         "seconds": 60.0,
@@ -192,6 +197,22 @@ def test_the_summary_of_a_run_computed_by_hand():
         "rollbacks": 0,
         "stopped": "finished",
     }
+
+
+def test_the_summary_of_the_state_that_was_kept_and_of_the_last_one(tmp_path):
+    log = _log(tmp_path, _step(2), _validated(2, 2.0), _step(4), _validated(4, 2.5))
+    log.consume(Recalled(4, 50, 45))
+    last = _summary(log.rows, kept_step=4, recalled=log.recalled)
+    assert (last["kept_eval_loss"], last["own_asked"], last["own_right_kept"], last["own_right_last"]) == (
+        2.5,
+        50,
+        45,
+        45,
+    )
+    log.consume(Recalled(2, 50, 3))
+    best = _summary(log.rows, kept_step=2, recalled=log.recalled)
+    assert (best["kept_eval_loss"], best["own_right_kept"], best["own_right_last"]) == (2.0, 3, 45)
+    assert _summary(log.rows, kept_step=3)["kept_eval_loss"] is None
 
 
 def test_the_untrained_model_is_never_the_best_and_of_equals_the_first_is():

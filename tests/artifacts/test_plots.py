@@ -94,21 +94,50 @@ def test_no_run_is_too_short_too_long_or_too_bare_for_curves(tmp_path, monkeypat
     assert _size(tmp_path / "x.png") == (450, 306)
 
 
-def _texts(monkeypatch, rows, title="", draw=plots.draw_loss_comparison) -> list[str]:
+def _texts(monkeypatch, rows, title="", draw=plots.draw_loss_comparison, kept=None) -> list[str]:
     """All that is written in the picture."""
-    kept = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: kept.append(figure))
-    draw(rows, Path("unused.png"), title)
-    return [text.get_text() for text in kept[0].findobj(lambda artist: hasattr(artist, "get_text"))]
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    draw(rows, Path("unused.png"), title, kept)
+    return [text.get_text() for text in figures[0].findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
 def test_the_comparison_says_what_came_out(monkeypatch):
     rows = [BASE, *_rows(100, 20, 10)]
     lowest = min(row.eval_loss for row in rows if row.eval_loss is not None)
     texts = _texts(monkeypatch, rows)
-    assert f"Lower is better: validation loss fell from 3.00 to {lowest:.2f}" in texts
-    assert f"best {lowest:.2f} at step 100" in texts
+    assert f"Lower is better: held-out loss fell from 3.00 to {lowest:.2f}" in texts
+    assert f"lowest: {lowest:.2f} at step 100" in texts
     assert "before training 3.00" in texts
+
+
+@pytest.mark.parametrize("draw", [plots.draw_loss_comparison, plots.draw_curves])
+def test_the_state_that_was_kept_is_called_so_and_the_best_only_where_it_is_another(monkeypatch, draw):
+    rows = [BASE, *_rows(100, 20, 10, rise=1.0)]
+    measured = {row.step: row.eval_loss for row in rows if row.eval_loss is not None}
+    best = min(list(measured)[1:], key=measured.get)
+    assert best < 100
+    lowest, last = f"{measured[best]:.2f} at step {best}", f"{measured[100]:.2f} at step 100"
+
+    def labels(kept: int | None) -> set[str]:
+        return {text for text in _texts(monkeypatch, rows, "", draw, kept) if "at step" in text}
+
+    assert labels(best) == {f"kept: {lowest}"}
+    assert labels(100) == {f"kept: {last}", f"lowest: {lowest}"}
+    assert labels(None) == labels(95) == {f"lowest: {lowest}"}
+
+
+def test_the_picture_reads_from_the_run_which_state_was_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "DPI", 30)
+    kept = []
+    monkeypatch.setattr(plots, "draw_loss_comparison", lambda *given: kept.append(given[-1]))
+    folder = RunFolder(tmp_path)
+    log = MetricsLog(folder, [BASE, *_rows(100, 20, 10)])
+    log.write()
+    plots.draw_run(folder)
+    folder.metrics_json.write_text('{"kept_step": 40}')
+    plots.draw_run(folder)
+    assert kept == [None, 40]
 
 
 def test_the_comparison_says_that_validation_rose_again(monkeypatch):
@@ -118,12 +147,12 @@ def test_the_comparison_says_that_validation_rose_again(monkeypatch):
 
 def test_the_comparison_does_not_praise_a_run_that_made_it_worse(monkeypatch):
     rows = [MetricsRow(0, 0.0, None, 1.0, None, None, 0, 0.0), *_rows(100, 20, 10)]
-    assert "Lower is better: validation loss never fell below its first 1.00" in _texts(monkeypatch, rows)
+    assert "Lower is better: held-out loss never fell below its first 1.00" in _texts(monkeypatch, rows)
 
 
 def test_a_panel_without_data_says_why(monkeypatch):
     assert _texts(monkeypatch, [], draw=plots.draw_curves).count("No training step yet") == 2
-    assert "No validation in this run" in _texts(monkeypatch, _rows(3, 3), draw=plots.draw_curves)
+    assert "Nothing held out in this run" in _texts(monkeypatch, _rows(3, 3), draw=plots.draw_curves)
 
 
 def test_a_title_is_text_and_nothing_else(tmp_path, monkeypatch):
@@ -140,7 +169,7 @@ def test_labels_of_lines_that_end_together_stand_apart(monkeypatch):
     plots.draw_loss_comparison(rows, Path("unused.png"))
     figure = kept[0]
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()[:5] in ("train", "valid")]
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()[:5] in ("train", "held-")]
     assert len(boxes) == 2
     assert not boxes[0].overlaps(boxes[1])
     assert all(box.x1 < figure.bbox.x1 for box in boxes)

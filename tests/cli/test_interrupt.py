@@ -105,7 +105,9 @@ STARTED = Started(
 
 
 def _finished(stopped) -> Finished:
-    return Finished(step=6, epochs=1.0, stopped=stopped, best_step=6, best_eval_loss=1.0, seconds=1.0, tokens=9)
+    return Finished(
+        step=6, epochs=1.0, stopped=stopped, kept_step=6, best_step=6, best_eval_loss=1.0, seconds=1.0, tokens=9
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 import toys
 
 from phinetune.errors import RunError
-from phinetune.events import Finished, Saved, Started, StepDone, Validated
+from phinetune.events import Finished, Recalled, Saved, Started, StepDone, Validated
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
+from phinetune.training import loop
 from phinetune.training.checkpoint import Checkpoints, damage
 from phinetune.training.loop import Corpus, fit
 
@@ -198,3 +200,44 @@ def test_recomputing_activations_changes_memory_and_not_the_result(tmp_path):
         pass
     for name, parameter in lora.trainable(model):
         torch.testing.assert_close(parameter.detach(), plain[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def rising(monkeypatch):
+    """Facts that no other pair tells: the first measured state has the lowest held-out loss of all."""
+    losses = itertools.cycle((5.0, 3.0, 4.0, 4.5, 5.0, 5.5))
+    monkeypatch.setattr(loop, "validation_loss", lambda *_: next(losses))
+    told = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(
+        [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
+    )
+    options = {"epochs": 15, "learning_rate": 1e-2, "batch_size": 1, "grad_accum": 1, "eval_steps": 18}
+    return {"corpus": Corpus(told, told[:1])} | options
+
+
+def test_an_early_state_is_kept_or_the_last_and_what_both_know_by_heart_is_told(tmp_path, rising):
+    best, early, _ = _run(tmp_path, patience=0, **rising)
+    assert (best[-1].kept_step, best[-1].best_step, best[-1].step) == (18, 18, 90)
+    of_last, of_kept = _of(best, Recalled)
+    assert (of_last.step, of_kept.step) == (90, 18)
+    assert of_last.asked == of_kept.asked == len(toys.PAIRS)
+    assert of_last.right > of_kept.right
+    # The other state of a run that is done is taken without training again.
+    last, trained, _ = _run(tmp_path, resume_from=90, patience=0, keep="last", **rising)
+    again, as_before, _ = _run(tmp_path, resume_from=90, patience=0, **rising)
+    assert not _of([*last, *again], StepDone)
+    assert (last[-1].kept_step, again[-1].kept_step) == (90, 18)
+    assert _of(last, Recalled) == [of_last]
+    assert any(not torch.equal(early[name], trained[name]) for name in early)
+    assert all(torch.equal(early[name], as_before[name]) for name in early)
+
+
+def test_patience_ends_no_run_whose_last_state_is_kept(tmp_path, rising):
+    stopped, _, _ = _run(tmp_path, patience=2, **rising)
+    assert (stopped[-1].stopped, stopped[-1].step) == ("early_stopping", 54)
+    went_on, _, _ = _run(tmp_path, resume_from=54, patience=2, keep="last", **rising)
+    assert (went_on[-1].stopped, went_on[-1].kept_step) == ("finished", 90)
+
+
+def test_an_interrupted_run_is_not_asked_what_it_knows(tmp_path):
+    interrupted, _, _ = _run(tmp_path, stop_after=2)
+    assert not _of(interrupted, Recalled)

@@ -42,6 +42,7 @@ from phinetune.use.scores import are_sentences
 _MOST = 200  # questions asked unless told otherwise
 _FORGOTTEN = 0.1  # nats per token of general text: a tenth more surprised than before
 _SURE = 0.05
+_OWN = 50  # training questions that are asked too, at least: few pairs held out say little of what was learned
 _FEWEST = 10  # questions; fewer say nothing about how sure a difference is
 # New questions' word overlap as a share of that on questions of the training: from so much on, in words.
 _AS_WELL = (
@@ -180,7 +181,7 @@ def compare(
     compared = compare_pairs(tuned.model, tuned.encoder, pairs, decide, settings, on_progress)
     seen, known = None, []
     if kept is not None and kept.train:
-        known = _draw(kept.train, len(pairs))
+        known = _draw(kept.train, min(limit, max(len(pairs), _OWN)))
         seen = tuned_means(tuned.model, tuned.encoder, known, decide, settings, on_progress)
     paragraphs = files("phinetune.use").joinpath("general_knowledge.txt").read_text(encoding="utf-8").splitlines()
     comparison = Comparison(
@@ -307,8 +308,18 @@ def _on_endings(tuned: Behaviour, base: Behaviour) -> list[str]:
     return said
 
 
+def _on_own(comparison: Comparison) -> list[str]:
+    seen, count = comparison.seen, comparison.seen_count
+    if seen is None:
+        return []
+    said = f"Of {count} of your own training questions it answers {round(seen['exact'] * count)} word for word"
+    if "right" in seen and comparison.judge != "exact" and not comparison.asks_for_sentences:
+        said += f"; {seen['right']:.0%} are right by {comparison.judge}"
+    return [f"{said}."]
+
+
 def _on_the_rest(comparison: Comparison) -> list[str]:
-    said = []
+    said = _on_own(comparison)
     enough = min(comparison.seen_count, len(comparison.pairs)) >= _FEWEST
     if comparison.seen is not None and enough and comparison.questions == "held out in training":
         seen, new = comparison.seen["f1"], comparison.scores["f1"].tuned.mean

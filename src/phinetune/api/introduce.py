@@ -91,7 +91,7 @@ def warnings_before(corpus: Corpus, settings: Settings, device: torch.device, dt
     if not corpus.validation:
         yield Warned(
             "no_validation",
-            "All questions are the same one, so nothing could be held out: there will be no validation loss, "
+            "All questions are the same one, so nothing could be held out: there will be no held-out loss, "
             "and the last state is kept instead of the best.",
         )
     if device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_bf16():

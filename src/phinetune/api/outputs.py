@@ -36,6 +36,7 @@ from phinetune.training.checkpoint import Checkpoints
 # What may differ between a run and its resume without changing the result, save for its rounding.
 _FREE_TO_CHANGE = {
     "train.patience",
+    "train.keep",  # both states are there to choose from; a resume that keeps the other trains nothing again
     "train.save_steps",
     "train.keep_checkpoints",
     "train.adapter_format",

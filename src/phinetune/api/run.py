@@ -13,7 +13,11 @@ from phinetune.run_folder import RunFolder, open_finished
 
 @dataclass(frozen=True)
 class Run:
-    """A training run and its figures. Losses are nats per answer token; None is not measured."""
+    """A training run and its figures. Losses are nats per answer token; None is not measured.
+
+    `eval_loss` is that of `kept_step`, whose state is the model. Of `own_asked` training questions it answers
+    `own_right_kept` word for word, the state of the last step `own_right_last`.
+    """
 
     folder: RunFolder
     steps: int
@@ -21,6 +25,7 @@ class Run:
     train_loss: float | None
     eval_loss: float | None
     first_eval_loss: float | None
+    kept_step: int
     best_step: int
     stopped: StopReason
     seconds: float
@@ -29,6 +34,9 @@ class Run:
     trainable_parameters: int
     skipped_steps: int = 0  # computed and not taken
     rollbacks: int = 0  # returns to an earlier state
+    own_asked: int | None = None
+    own_right_kept: int | None = None
+    own_right_last: int | None = None
     diagnosis: tuple[Diagnosis, ...] = ()  # worst first
 
     def to_json(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _train(
     log, dispensable = MetricsLog(folder), Dispensable(on_event)
     log.replay(checkpoints.history(start_from) if start_from is not None else ())
 
-    def figures_so_far(stopped: StopReason, seconds: float) -> Summary:
+    def figures_so_far(stopped: StopReason, seconds: float, kept_step: int | None = None) -> Summary:
         trainable, total = lora.count_parameters(model)
         return summary(
             log.rows,
@@ -135,6 +135,8 @@ def _train(
             validation_pairs=len(corpus.validation),
             answers_cut=sum(example.was_cut for example in (*corpus.train, *corpus.validation)),
             rollbacks=log.rollbacks,
+            kept_step=kept_step,
+            recalled=log.recalled,
             stopped=stopped,
             seconds=seconds,
             peak_memory_gb=peak_memory_gb(device),
@@ -168,7 +170,7 @@ def _train(
                 _leave_figures(folder, log, figures_so_far("failed", seconds), config_record, pairs)
             raise
         assert finished is not None  # fit() ends with it
-        figures = figures_so_far(finished.stopped, finished.seconds)
+        figures = figures_so_far(finished.stopped, finished.seconds, finished.kept_step)
         diagnosis: list[Diagnosis] = []
         with dispensable("pictures and figures"):
             log.write()
@@ -187,8 +189,9 @@ def _train(
         steps=finished.step,
         epochs=finished.epochs,
         train_loss=figures["final_train_loss"],
-        eval_loss=figures["best_eval_loss"],
+        eval_loss=figures["kept_eval_loss"],
         first_eval_loss=figures["first_eval_loss"],
+        kept_step=finished.kept_step,
         best_step=finished.best_step,
         stopped=finished.stopped,
         seconds=finished.seconds,
@@ -197,6 +200,9 @@ def _train(
         trainable_parameters=figures["trainable_parameters"],
         skipped_steps=figures["skipped_steps"],
         rollbacks=figures["rollbacks"],
+        own_asked=figures["own_asked"],
+        own_right_kept=figures["own_right_kept"],
+        own_right_last=figures["own_right_last"],
         diagnosis=tuple(diagnosis),
     )
 

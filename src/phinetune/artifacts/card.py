@@ -8,6 +8,7 @@ cannot become a heading, a tag or a field of the card.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,10 +127,11 @@ def _results(facts: CardFacts) -> str:
     figures = facts.figures
     before = figures["first_eval_loss"] if figures["first_eval_step"] == 0 else None
     rows = [
-        ("validation loss before training", _number(before, ".3f")),
-        ("validation loss, best", _number(figures["best_eval_loss"], ".3f")),
-        ("perplexity at the best", _number(figures["best_perplexity"], ".2f")),
-        ("best step, kept here", _number(figures["best_step"], ",")),
+        ("held-out loss before training", _number(before, ".3f")),
+        ("held-out loss of this state", _number(figures["kept_eval_loss"], ".3f")),
+        ("its perplexity", _number(_perplexity(figures["kept_eval_loss"]), ".2f")),
+        ("step that was kept", _kept_step(figures)),
+        ("own training questions answered word for word", _by_heart(figures)),
         ("training loss over the last epoch", _number(figures["final_train_loss"], ".3f")),
         ("optimizer steps", _number(figures["steps"], ",")),
         ("epochs", _number(figures["epochs"], ".2f")),
@@ -144,10 +146,10 @@ def _results(facts: CardFacts) -> str:
         "Losses are nats per answer token, lower is better. Perplexity is exp(loss): how many next tokens the model "
         "hesitates between, on average."
     )
-    if figures["best_step"] is not None:
-        note += " The best step was chosen by the same validation pairs, so its loss is a little flattering."
-    else:
-        note += " Nothing was held out to validate on after training began, so how well it generalises is unknown."
+    if figures["best_step"] is None:
+        note += " Nothing was held out to measure on, so how well it generalises is unknown."
+    elif figures["kept_step"] == figures["best_step"]:
+        note += " The best step was chosen by the same held-out pairs, so its loss is a little flattering."
     said = "\n".join(f"- {_plain(found.sentence)}" for found in facts.diagnosis[:_MOST_SAID])
     return "\n\n".join(part for part in (said, table, note) if part)
 
@@ -157,7 +159,7 @@ def _why_it_stopped(facts: CardFacts) -> str:
         case "finished":
             return "all planned steps were done"
         case "early_stopping":
-            return "early: the validation loss no longer got better"
+            return "early: the held-out loss no longer got better"
         case "interrupted":
             return "early: it was interrupted"
         case "failed":
@@ -245,7 +247,7 @@ def _limits(facts: CardFacts) -> str:
         "It may state wrong things confidently, also about what stands in the pairs. Check what matters.",
         "It keeps the base model's knowledge, errors and biases, and may repeat training answers word for word: "
         "do not share it more widely than the data.",
-        "Only the validation loss was measured here. Whether answers are right, only reading them tells.",
+        "Only the held-out loss was measured here. Whether answers are right, only reading them tells.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -272,6 +274,23 @@ def _base_name(facts: CardFacts) -> str:
 
 def _file_name(facts: CardFacts) -> str:
     return PurePath(facts.data_file).name
+
+
+def _kept_step(figures: Summary) -> str:
+    kept, best = figures["kept_step"], figures["best_step"]
+    if kept is None:
+        return ""
+    if best is None or kept == best:
+        return f"{kept:,}"
+    return f"{kept:,}, the last; the lowest held-out loss, {figures['best_eval_loss']:.3f}, was at step {best:,}"
+
+
+def _by_heart(figures: Summary) -> str:
+    return "" if figures["own_asked"] is None else f"{figures['own_right_kept']} of {figures['own_asked']}"
+
+
+def _perplexity(loss: float | None) -> float | None:
+    return None if loss is None else math.exp(loss)
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import TypedDict
 
 from phinetune.errors import RunError
-from phinetune.events import Event, Finished, RolledBack, Saved, StepDone, StepSkipped, StopReason, Validated
+from phinetune.events import (
+    Event,
+    Finished,
+    Recalled,
+    RolledBack,
+    Saved,
+    StepDone,
+    StepSkipped,
+    StopReason,
+    Validated,
+)
 from phinetune.run_folder import RunFolder, write_text
 
 
@@ -59,6 +69,7 @@ class MetricsLog:
         self._path = folder.metrics_csv
         self._rows = {row.step: row for row in rows}
         self._rollbacks: list[RolledBack] = []
+        self.recalled: list[Recalled] = []  # by the last state, then by the one that was kept if it is another
 
     @property
     def rows(self) -> list[MetricsRow]:
@@ -107,6 +118,8 @@ class MetricsLog:
             case RolledBack():
                 self._rollbacks.append(event)
                 self._rows = {step: row for step, row in self._rows.items() if step <= event.to_step}
+            case Recalled():
+                self.recalled.append(event)
             case Validated():
                 alone = MetricsRow(event.step, event.epoch, None, None, None, None, 0, 0.0)
                 row = self._rows.get(event.step, alone)
@@ -170,6 +183,11 @@ class Summary(TypedDict):
     best_eval_loss: float | None
     best_step: int | None
     best_perplexity: float | None
+    kept_step: int | None  # the one that became the model
+    kept_eval_loss: float | None
+    own_asked: int | None  # training questions, for the two below
+    own_right_kept: int | None  # answered word for word by the model
+    own_right_last: int | None  # and by the state of the last step
     steps: int
     epochs: float
     seconds: float
@@ -195,6 +213,8 @@ def summary(
     validation_pairs: int,
     answers_cut: int = 0,
     rollbacks: int = 0,
+    kept_step: int | None = None,
+    recalled: Sequence[Recalled] = (),
     stopped: StopReason,
     seconds: float,
     peak_memory_gb: float | None = None,
@@ -203,7 +223,7 @@ def summary(
 
     `final_train_loss` is the mean over the last epoch's worth of steps, weighted by their tokens: a single step is
     too noisy to report. `seconds` is the time of the whole run; `real_tokens_per_s` is measured over the optimizer
-    steps alone. `best_perplexity` is exp(best_eval_loss).
+    steps alone. `best_perplexity` is exp(best_eval_loss). `recalled` are those of the last state and of the kept one.
     """
     measured = validations(rows)
     best = best_validation(rows)
@@ -217,6 +237,11 @@ def summary(
         best_eval_loss=best[1] if best else None,
         best_step=best[0] if best else None,
         best_perplexity=math.exp(best[1]) if best else None,
+        kept_step=kept_step,
+        kept_eval_loss=dict(measured).get(kept_step) if kept_step is not None else None,
+        own_asked=recalled[-1].asked if recalled else None,
+        own_right_kept=recalled[-1].right if recalled else None,
+        own_right_last=recalled[0].right if recalled else None,
         steps=rows[-1].step if rows else 0,
         epochs=rows[-1].epoch if rows else 0.0,
         seconds=seconds,

@@ -1,6 +1,6 @@
 """Rows of figures -> two pictures, made again at any time from the run folder alone.
 
-    training_curves.png    training loss | validation loss
+    training_curves.png    training loss | held-out loss
                            learning rate | both losses
     loss_comparison.png    both losses, large: every step and the trend, the best step, the gap that opens after it
 
@@ -11,6 +11,7 @@ The same rows make the same bytes.
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,31 +58,42 @@ def draw_run(folder: RunFolder, title: str = "") -> tuple[Path, Path]:
 
     Raises RunError when the CSV is missing or damaged or a picture cannot be written.
     """
-    rows = read_metrics(folder.metrics_csv)
-    draw_curves(rows, folder.curves_png, title)
-    draw_loss_comparison(rows, folder.comparison_png, title)
+    rows, kept = read_metrics(folder.metrics_csv), _kept_step(folder)
+    draw_curves(rows, folder.curves_png, title, kept)
+    draw_loss_comparison(rows, folder.comparison_png, title, kept)
     return folder.curves_png, folder.comparison_png
 
 
-def draw_curves(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
-    """Four panels on 2250 x 1530 pixels. `title` says whose run it is and stands small above them."""
+def _kept_step(folder: RunFolder) -> int | None:
+    """The step that became the model; None while the run goes on, or where the figures do not say."""
+    try:
+        kept = json.loads(folder.metrics_json.read_text(encoding="utf-8")).get("kept_step")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kept if isinstance(kept, int) else None
+
+
+def draw_curves(rows: Sequence[MetricsRow], path: Path, title: str = "", kept_step: int | None = None) -> None:
+    """Four panels on 2250 x 1530 pixels. `title` says whose run it is and stands small above them; `kept_step` is the
+    one whose state became the model.
+    """
     curves = Curves.of(rows)
     figure = _figure(15, 10.2, title, curves)
     (training, validation), (rate, both) = figure.subplots(2, 2)
     _training(training, curves)
-    _validation(validation, curves)
+    _validation(validation, curves, kept_step)
     _learning_rate(rate, curves)
-    _both(both, curves, _PANEL)
+    _both(both, curves, _PANEL, kept_step)
     _heading(both, "Both losses: wide apart is learning by heart", _PANEL)
     _save(figure, path)
 
 
-def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = "") -> None:
-    """Training and validation loss on 2100 x 1200 pixels, under a heading that says what came out."""
+def draw_loss_comparison(rows: Sequence[MetricsRow], path: Path, title: str = "", kept_step: int | None = None) -> None:
+    """Training and held-out loss on 2100 x 1200 pixels, under a heading that says what came out."""
     curves = Curves.of(rows)
     figure = _figure(14, 8, title, curves)
     axes = figure.subplots()
-    _both(axes, curves, _POSTER)
+    _both(axes, curves, _POSTER, kept_step)
     _heading(axes, _outcome(curves), _POSTER)
     _save(figure, path)
 
@@ -97,16 +109,16 @@ def _training(axes: Axes, curves: Curves) -> None:
     _label_ends(axes, [("trend" if curves.half_window else "training", curves.trend[-1], TRAIN)], _PANEL)
 
 
-def _validation(axes: Axes, curves: Curves) -> None:
-    _heading(axes, "Validation loss: on pairs it never trained on", _PANEL)
+def _validation(axes: Axes, curves: Curves, kept_step: int | None) -> None:
+    _heading(axes, "Held-out loss: on pairs it never trained on", _PANEL)
     if len(curves.eval) == 0:
-        _say_absent(axes, "No validation in this run", _PANEL)
+        _say_absent(axes, "Nothing held out in this run", _PANEL)
         return
     _frame(axes, curves, "nats per answer token", _PANEL)
     _draw_validation(axes, curves, _PANEL)
     _leave_room(axes, curves.eval)
-    _label_ends(axes, [("validation", curves.eval[-1], VALIDATION)], _PANEL)
-    _mark_validation(axes, curves, _PANEL)
+    _label_ends(axes, [("held-out", curves.eval[-1], VALIDATION)], _PANEL)
+    _mark_validation(axes, curves, _PANEL, kept_step)
 
 
 def _learning_rate(axes: Axes, curves: Curves) -> None:
@@ -123,7 +135,7 @@ def _learning_rate(axes: Axes, curves: Curves) -> None:
     axes.set_ylim(0, float(rate.max()) * 1.15 or 1.0)
 
 
-def _both(axes: Axes, curves: Curves, scale: _Scale) -> None:
+def _both(axes: Axes, curves: Curves, scale: _Scale, kept_step: int | None) -> None:
     if len(curves.train) == 0 and len(curves.eval) == 0:
         _say_absent(axes, "Nothing measured yet", scale)
         return
@@ -137,12 +149,12 @@ def _both(axes: Axes, curves: Curves, scale: _Scale) -> None:
         ends.append(("training", curves.trend[-1], TRAIN))
     if len(curves.eval):
         _draw_validation(axes, curves, scale)
-        ends.append(("validation", curves.eval[-1], VALIDATION))
+        ends.append(("held-out", curves.eval[-1], VALIDATION))
         if curves.rises:
             _shade_gap(axes, curves)
-        _mark_validation(axes, curves, scale)
+        _mark_validation(axes, curves, scale, kept_step)
     else:
-        axes.text(0.98, 0.9, "No validation in this run", transform=axes.transAxes, ha="right", **_ink(scale, QUIET))
+        axes.text(0.98, 0.9, "Nothing held out in this run", transform=axes.transAxes, ha="right", **_ink(scale, QUIET))
     _label_ends(axes, ends, scale)
 
 
@@ -168,17 +180,23 @@ def _shade_gap(axes: Axes, curves: Curves) -> None:
     )
 
 
-def _mark_validation(axes: Axes, curves: Curves, scale: _Scale) -> None:
-    """Put a ring around the best validation and name the base model's loss."""
+def _mark_validation(axes: Axes, curves: Curves, scale: _Scale, kept_step: int | None) -> None:
+    """Put a ring around the state that was kept, and name it, the lowest loss and the base model's."""
     taken = _drawn_points(axes)
-    if curves.best is not None:
-        step, loss = curves.best
-        ring: dict[str, Any] = {"markersize": 17, "markerfacecolor": "none", "markeredgewidth": 2.2}
-        axes.plot([step], [loss], "o", markeredgecolor=INK, clip_on=False, zorder=5, **ring)
-        taken = _call_out(axes, f"best {loss:.2f} at step {step:,}", (step, loss), scale, INK, taken)
+    measured = dict(zip(curves.eval_steps.tolist(), curves.eval.tolist(), strict=True))
+    if kept_step is not None and kept_step in measured:
+        taken = _ring(axes, (kept_step, measured[kept_step]), "kept: {loss:.2f} at step {step:,}", scale, INK, taken)
+    if curves.best is not None and curves.best[0] != kept_step:
+        taken = _ring(axes, curves.best, "lowest: {loss:.2f} at step {step:,}", scale, QUIET, taken)
     if curves.eval_steps[0] == 0:
         loss = float(curves.eval[0])
         _call_out(axes, f"before training {loss:.2f}", (0, loss), scale, VALIDATION, taken)
+
+
+def _ring(axes: Axes, at: tuple[int, float], text: str, scale: _Scale, colour: str, taken: Numbers) -> Numbers:
+    ring: dict[str, Any] = {"markersize": 17, "markerfacecolor": "none", "markeredgewidth": 2.2}
+    axes.plot([at[0]], [at[1]], "o", markeredgecolor=colour, clip_on=False, zorder=5, **ring)
+    return _call_out(axes, text.format(step=at[0], loss=at[1]), at, scale, colour, taken)
 
 
 def _drawn_points(axes: Axes) -> Numbers:
@@ -281,15 +299,15 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], scale: _Scal
 
 
 def _outcome(curves: Curves) -> str:
-    """The run in one line, for people who know neither loss nor validation."""
+    """The run in one line, for people who do not know what a loss is."""
     if len(curves.eval) == 0:
         return "Lower is better: loss on the training pairs"
     first, lowest = float(curves.eval[0]), float(curves.eval.min())
     if len(curves.eval) == 1:
-        return f"Lower is better: validation loss is {first:.2f}"
+        return f"Lower is better: held-out loss is {first:.2f}"
     if lowest == first:
-        return f"Lower is better: validation loss never fell below its first {first:.2f}"
-    fell = f"Lower is better: validation loss fell from {first:.2f} to {lowest:.2f}"
+        return f"Lower is better: held-out loss never fell below its first {first:.2f}"
+    fell = f"Lower is better: held-out loss fell from {first:.2f} to {lowest:.2f}"
     return fell + (", then rose" if curves.rises else "")
 
 

@@ -118,8 +118,9 @@ def _story(figures: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> str:
     boxes = []
-    if figures["best_eval_loss"] is not None:
-        before, after = figures["first_eval_loss"], figures["best_eval_loss"]
+    after = figures.get("kept_eval_loss", figures["best_eval_loss"])  # a run of an earlier version kept the best
+    if after is not None:
+        before = figures["first_eval_loss"]
         shown = f"{after:.2f}" if before is None else f"{before:.2f} → {after:.2f}"
         boxes.append((shown, "loss on held-out answers"))
     if comparison is not None:
@@ -132,6 +133,8 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
             right = comparison["scores"]["right"]
             boxes.append((f"{right['base']['mean']:.0%} → {right['tuned']['mean']:.0%}", "answers right"))
         boxes.append((f"{comparison['tuned']['stopped_by_itself']:.0%}", "stop by themselves"))
+    if figures.get("own_asked"):
+        boxes.append((f"{figures['own_right_kept']} of {figures['own_asked']}", "training answers given word for word"))
     if figures["real_tokens_per_s"] is not None:
         boxes.append((f"{figures['real_tokens_per_s']:.0f}", "tokens a second"))
     if figures["peak_memory_gb"] is not None:
@@ -151,8 +154,8 @@ def _diagnosis(diagnosis: Sequence[Diagnosis]) -> str:
 
 def _pictures(folder: RunFolder) -> str:
     described = (
-        (folder.comparison_png, "Training and validation loss over the steps of the run"),
-        (folder.curves_png, "Training loss, validation loss and learning rate, one panel each"),
+        (folder.comparison_png, "Training and held-out loss over the steps of the run"),
+        (folder.curves_png, "Training loss, held-out loss and learning rate, one panel each"),
     )
     return "\n".join(_image(path, words) for path, words in described if path.is_file())
 

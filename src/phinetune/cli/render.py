@@ -32,6 +32,7 @@ from phinetune.events import (
     ModelLoading,
     RateChosen,
     RateTried,
+    Recalled,
     Restored,
     RolledBack,
     Saved,
@@ -203,7 +204,7 @@ class TrainingPage:
                 self.say(f"Copying to {event.path} …")
             case Mirrored(with_model=True):
                 self.say(f"A verified copy of everything is in {event.path}")
-            case Saved() | Finished() | Mirrored():
+            case Saved() | Recalled() | Finished() | Mirrored():
                 pass
 
     def close(self, run: Any) -> None:
@@ -221,13 +222,15 @@ class TrainingPage:
         table.add_row("Tuned model", f"{where}/model")
         table.add_row("Pictures, figures", f"{where}/training_visuals")
         if run.eval_loss is not None:
-            table.add_row("Held-out loss", _loss_words(run.first_eval_loss, run.eval_loss, run.best_step))
+            table.add_row("Held-out loss", _loss_words(run))
+        if run.own_asked:
+            table.add_row("By heart", _by_heart(run))
         speed = f", {run.real_tokens_per_s:,.0f} tokens/s" if run.real_tokens_per_s else ""
         table.add_row("Training", f"{counted(run.steps, 'step')} in {duration(run.seconds)}{speed}")
         if run.peak_memory_gb:
             table.add_row("Peak memory", f"{run.peak_memory_gb:.1f} GB")
         if run.stopped == "early_stopping":
-            table.add_row("Ended early", f"held-out loss no longer fell; the state of step {run.best_step} is kept")
+            table.add_row("Ended early", "held-out loss no longer fell")
         title = "Done" if run.stopped == "finished" else "Done, stopped early"
         self._console.print(Panel(table, title=title, title_align="left", border_style="green", expand=False))
         print_diagnosis(self._console, run.diagnosis)
@@ -339,7 +342,13 @@ def _own_command() -> str:
     return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
-def _loss_words(before: float | None, after: float, best_step: int) -> str:
-    if before is None:
-        return f"{after:.3f} at step {best_step}"
-    return f"{before:.3f} before, {after:.3f} after, lower is better; best at step {best_step}"
+def _loss_words(run: Any) -> str:
+    kept = f"{'best' if run.kept_step == run.best_step else 'the last'}, step {run.kept_step}, was kept"
+    if run.first_eval_loss is None:
+        return f"{run.eval_loss:.3f}; the {kept}"
+    return f"{run.first_eval_loss:.3f} before, {run.eval_loss:.3f} after, lower is better; {kept}"
+
+
+def _by_heart(run: Any) -> str:
+    last = f"; {run.own_right_last} by the last state" if run.own_right_last != run.own_right_kept else ""
+    return f"{run.own_right_kept} of {run.own_asked} of your training questions answered word for word{last}"

@@ -34,6 +34,7 @@ def command(
     grad_accum: int | None = setting("grad_accum", panel=_TRAINING),
     warmup_steps: int | None = setting("warmup_steps", panel=_TRAINING),
     patience: int | None = setting("patience", panel=_TRAINING),
+    keep: str | None = setting("keep", panel=_TRAINING),
     seed: int | None = setting("seed", panel=_TRAINING),
     device: str | None = setting("device", panel=_TRAINING),
     dtype: str | None = setting("dtype", panel=_TRAINING),

@@ -72,6 +72,7 @@ SHORT_NAMES = {
     "lr": ("train.learning_rate",),
     "warmup_steps": ("train.warmup_steps",),
     "patience": ("train.patience",),
+    "keep": ("train.keep",),
     "seed": ("train.seed", "data.seed"),
     "device": ("train.device",),
     "dtype": ("train.dtype",),

@@ -15,7 +15,8 @@ class TrainSettings(Group):
     epochs: float = setting(
         5,
         "How many times every pair is seen.",
-        more="More is learned, until pairs are learned by heart: the held-out loss then rises. The best state is kept.",
+        more="More is learned, until pairs are learned by heart: the held-out loss then rises. The best state is kept, "
+        "unless train.keep says otherwise.",
         less="A shorter run; with too few, the loss is still falling when it ends.",
         when="10 for under 100 pairs, 3 to 5 for some hundreds, 1 to 2 for many thousands.",
         gt=0,
@@ -89,11 +90,20 @@ class TrainSettings(Group):
     )
     patience: int = setting(
         3,
-        "Stop after so many validations without a better one; 0 never stops.",
+        "Stop after so many validations without a better one; 0 never stops, nor does it with --keep last.",
         more="Training waits longer for the held-out loss to fall again.",
         less="It stops sooner, also at a bump that would have passed.",
         when="It stopped too early (raise it), or time is wasted after the best step (lower it).",
         ge=0,
+    )
+    keep: Literal["best", "last"] = setting(
+        "best",
+        "Which state becomes the model: the best on held-out pairs, or the last one.",
+        more="last takes the state of the last step, which knows most of the sheet by heart, and trains all epochs, "
+        "whatever patience says. With --resume it takes the last state of a run that is done.",
+        less="best takes the state with the lowest held-out loss: the one for questions that are not in the sheet.",
+        when="The answers are single facts, each asked once: they can be learned by heart only, and no held-out loss "
+        "shows it.",
     )
     keep_checkpoints: int = setting(
         2,

@@ -21,6 +21,7 @@ from phinetune.settings import TrainSettings
 from phinetune.tokens.batch import micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 from phinetune.tokens.order import StepOrder
+from phinetune.training import recall
 from phinetune.training.check import proven_row_loss
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.progress import Progress
@@ -56,7 +57,7 @@ def fit(
     resume_from: int | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Train the adapter of `model` in place; the best one is in it when `Finished` is reported.
+    """Train the adapter of `model` in place; the one to keep is in it when `Finished` is reported.
 
     `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
     size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
@@ -93,13 +94,14 @@ def fit(
                 trouble = yield from run.save(leaving=interrupted)
             if trouble is not None:
                 yield from run.recovery.go_back(trouble)
-        if not interrupted and progress.best_step not in (0, progress.step):
-            lora.put_weights(model, run.recovery.best)
     model.eval()
+    if not interrupted:
+        yield from run.keep()
     yield Finished(
         step=progress.step,
         epochs=progress.step / schedule.steps_per_epoch,
         stopped="interrupted" if interrupted else "early_stopping" if run.is_out_of_patience else "finished",
+        kept_step=run.kept_step,
         best_step=progress.best_step or progress.step,
         best_eval_loss=progress.best_eval_loss,
         seconds=progress.seconds,
@@ -235,6 +237,19 @@ class _Run:
             f"{error.message} Training goes on and the next checkpoint is tried as planned; until then {kept}.",
         )
 
+    def keep(self) -> Iterator[Event]:
+        """Put the state to keep in the model. What the last one knows by heart is told in any case."""
+        chosen = recall.choose(self.corpus.train)
+        yield from recall.measure(self.model, chosen, self.progress.step)
+        if self.kept_step != self.progress.step:
+            lora.put_weights(self.model, self.recovery.best)
+            yield from recall.measure(self.model, chosen, self.kept_step)
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose state is the model when the run ends here."""
+        return (self.settings.keep == "best" and self.progress.best_step) or self.progress.step
+
     @property
     def saves_now(self) -> bool:
         """Whether a checkpoint is due. After a skipped step the next one is waited for: the state may not be sound."""
@@ -245,6 +260,8 @@ class _Run:
 
     @property
     def is_out_of_patience(self) -> bool:
+        if self.settings.keep == "last":
+            return False
         return 0 < self.settings.patience <= self.progress.validations_without_best
 
 

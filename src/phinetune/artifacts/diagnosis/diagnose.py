@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from phinetune.artifacts.diagnosis import setup_rules, stability_rules, training_rules, validation_rules
+from phinetune.artifacts.diagnosis import kept_rules, setup_rules, stability_rules, training_rules, validation_rules
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence, Facts, Severity
 from phinetune.artifacts.metrics import MetricsRow, read_metrics
 from phinetune.errors import RunError
@@ -25,6 +25,7 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     training_rules.hardly_moved,
     validation_rules.no_better_than_before,
     setup_rules.leak,
+    kept_rules.last_knows_more,
     validation_rules.overfitting,
     validation_rules.gap,
     setup_rules.learned_to_stop,
@@ -37,7 +38,9 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     validation_rules.nothing_held_out,
     setup_rules.too_few_pairs,
     setup_rules.few_held_out,
+    kept_rules.not_by_heart,
     setup_rules.slow,
+    kept_rules.by_heart,
     validation_rules.follows,
     training_rules.smooth_fall,
     validation_rules.levelled_off,
@@ -89,6 +92,8 @@ def read_facts(folder: RunFolder) -> Facts:
         stopped=figures.get("stopped"),
         device=config.get("device"),
         seconds=figures.get("seconds"),
+        keep=train.get("keep"),
+        **{name: figures.get(name) for name in ("kept_step", "own_asked", "own_right_kept", "own_right_last")},
     )
 
 

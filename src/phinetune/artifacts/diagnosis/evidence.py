@@ -39,6 +39,9 @@ class Facts:
 
     in_both_parts   held-out pairs whose question the training part asks too
     asked, ended    held-out questions that the tuned model was asked, and answers of it that ended by themselves
+    keep            best or last: which state was to become the model; kept_step is the one that did
+    own_asked       training questions, of which the model answers own_right_kept word for word, and the state of the
+                    last step own_right_last
     """
 
     train_pairs: int | None = None
@@ -55,6 +58,11 @@ class Facts:
     stopped: StopReason | None = None
     device: str | None = None
     seconds: float | None = None
+    keep: str | None = None
+    kept_step: int | None = None
+    own_asked: int | None = None
+    own_right_kept: int | None = None
+    own_right_last: int | None = None
 
 
 @dataclass(frozen=True)

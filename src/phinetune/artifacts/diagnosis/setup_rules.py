@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.artifacts.diagnosis.validation_rules import is_overfitting
 from phinetune.settings import PRESETS
 
 # Warm-ups of 3 to 10 % of the steps are usual. At a quarter a good part of the run is spent below a useful rate.
@@ -65,8 +66,13 @@ def too_few_pairs(evidence: Evidence) -> Diagnosis | None:
         f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: their tone is learned, and little beyond it.",
         pairs,
         "100 are a start and 500 are good; asking the same facts in other words counts too."
-        + ("" if _is_set_for_few(evidence) else " Until then, --preset small-data."),
+        + (" Until then, --preset small-data." if _gains_by_preset(evidence) else ""),
     )
+
+
+def _gains_by_preset(evidence: Evidence) -> bool:
+    """Whether the preset for few pairs would change something, and for the better: it trains longer."""
+    return not _is_set_for_few(evidence) and not is_overfitting(evidence)
 
 
 def _is_set_for_few(evidence: Evidence) -> bool:
@@ -82,7 +88,7 @@ def few_held_out(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "few_held_out",
         "note",
-        f"The validation loss rests on {pairs} pair{'s' * (pairs != 1)} and depends on which "
+        f"The held-out loss rests on {pairs} pair{'s' * (pairs != 1)} and depends on which "
         f"{'they are' if pairs != 1 else 'it is'}.",
         pairs,
         "Trust your own reading of some answers more; with more pairs it settles.",
@@ -97,7 +103,7 @@ def leak(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "leak",
         "warning",
-        f"{both}{out_of} held-out pairs ask what a training pair asks: the validation loss looks better than it is.",
+        f"{both}{out_of} held-out pairs ask what a training pair asks: the held-out loss looks better than it is.",
         both,
         "Remove the repeated questions, or word them in another way: phinetune check SHEET lists their rows.",
     )

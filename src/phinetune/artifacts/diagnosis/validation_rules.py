@@ -1,4 +1,4 @@
-"""Rules on the validation loss: is the model better on pairs it has not seen, and was the run long enough."""
+"""Rules on the held-out loss: is the model better on pairs it has not seen, and was the run long enough."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.artifacts.diagnosis.kept_rules import forgoes_answers
 from phinetune.artifacts.diagnosis.training_rules import BARELY, CLEAR_FALL, STUCK, is_held_up, rises
 
 # A rise counts from 3 % of the best loss and a twentieth of what was won: below, validations differ by chance. At
@@ -32,7 +33,7 @@ def nothing_held_out(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "nothing_held_out",
         "note",
-        "There is no validation loss, so nobody knows how the model does on questions it has not seen.",
+        "There is no held-out loss, so nobody knows how the model does on questions it has not seen.",
         0,
         "Add pairs with different questions: a tenth of them is held out.",
     )
@@ -67,11 +68,19 @@ def overfitting(evidence: Evidence) -> Diagnosis | None:
     dropout = evidence.facts.lora_dropout
     more = min(_MOST_DROPOUT, max(0.1, 2 * dropout)) if dropout is not None else 0.0
     more_dropout = f", more dropout (--lora-dropout {more:g})" if dropout is not None and more > dropout else ""
-    kept = f"Step {best[0]} is the one that was kept"
-    advice = f"Fewer epochs (--epochs {epochs:g}){more_dropout}, or more pairs."
+    pairs = evidence.facts.validation_pairs
+    if evidence.facts.keep == "last":
+        kept = "The last state was kept all the same, as --keep last asks"
+        advice = f"If new questions matter more: --keep best, and fewer epochs (--epochs {epochs:g}){more_dropout}."
+        steep = False
+    else:
+        kept = f"Step {best[0]} is the one that was kept"
+        if evidence.hardly_held_out:
+            kept += f"; only {pairs} held-out pair{'s' * (pairs != 1)} chose it, so it may be chance"
+        advice = f"Fewer epochs (--epochs {epochs:g}){more_dropout}, or more pairs."
+        if forgoes_answers(evidence):  # fewer epochs would know still less
+            advice = f"For better answers to new questions: more pairs{more_dropout.replace(', more', ', and more')}."
     if evidence.hardly_held_out:
-        pairs = evidence.facts.validation_pairs
-        kept += f"; only {pairs} held-out pair{'s' * (pairs != 1)} chose it, so it may be chance"
         advice += (
             " A fact that stands in the sheet only once cannot be known for a held-out question: ask each in 3 to 5 "
             "ways."
@@ -79,7 +88,7 @@ def overfitting(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "overfitting",
         "warning" if steep else "note",
-        f"The validation loss rises since step {best[0]}, from {best[1]:.2f} to {last:.2f}: pairs are being learned by "
+        f"The held-out loss rises since step {best[0]}, from {best[1]:.2f} to {last:.2f}: pairs are being learned by "
         f"heart. {kept}.",
         best[0],
         advice,
@@ -135,7 +144,7 @@ def follows(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "validation_follows",
         "good",
-        f"The validation loss followed, from {evidence.before:.2f} to {best[1]:.2f}: what was learned holds for "
+        f"The held-out loss followed, from {evidence.before:.2f} to {best[1]:.2f}: what was learned holds for "
         "questions that were not trained on.",
         gain,
     )
@@ -152,7 +161,7 @@ def too_short(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "too_short",
         "note",
-        f"The validation loss was still falling at the end, at {pace:.0%} of its mean pace: the run of {epochs:.3g} "
+        f"The held-out loss was still falling at the end, at {pace:.0%} of its mean pace: the run of {epochs:.3g} "
         f"epoch{'s' * (epochs != 1)} was too short.",
         pace,
         more if more.startswith("Go") else f"Train longer ({more}), or with a higher --lr.",
@@ -172,7 +181,7 @@ def levelled_off(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "levelled_off",
         "good",
-        f"The validation loss levelled off: {MOST_OF_GAIN:.0%} of its fall was done after {epoch:.1f} of "
+        f"The held-out loss levelled off: {MOST_OF_GAIN:.0%} of its fall was done after {epoch:.1f} of "
         f"{evidence.epoch(curves.last_step):.3g} epochs. The run was long enough.",
         epoch,
     )
