@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 import python_calamine
 import toys
+import xlsxwriter
 from PIL import Image
 
 import phinetune
@@ -197,6 +198,20 @@ def test_columns_that_were_guessed_are_told(run, tmp_path):
     assert any("not named question and answer" in note for note in found.verdict())
 
 
+def test_one_sheet_of_a_workbook_is_asked(told_run, tmp_path):
+    with xlsxwriter.Workbook(tmp_path / "test.xlsx") as book:
+        for name, pairs in (("Old", toys.PAIRS[:1]), ("New", toys.PAIRS[:3])):
+            page = book.add_worksheet(name)
+            for row, pair in enumerate([("C", "E"), *pairs]):
+                page.write_row(row, 0, pair)
+    for named in ({"question": "C", "answer": "E"}, {}):  # the columns, as in training, are those of that sheet too
+        found = phinetune.compare(told_run, tmp_path / "test.xlsx", sheet_name="New", max_new_tokens=2, **named)
+        assert len(found.pairs) == 3
+        assert 'sheet "New"' in " ".join(found.notes)
+    with pytest.raises(SettingsError, match="no file that has it"):
+        phinetune.compare(told_run, sheet_name="New")
+
+
 def test_questions_that_were_in_training_are_told(run, toy_sheet, compared, tmp_path):
     found = phinetune.compare(run, toy_sheet, max_new_tokens=2)
     assert found.verdict()[0].startswith(f"{30 - 3} of 30 questions were in training")
@@ -277,7 +292,7 @@ def test_a_damaged_record_is_named(tmp_path):
 def test_what_cannot_be_compared_is_a_clear_error(run, tmp_path):
     with pytest.raises(SettingsError, match="no judge"):
         phinetune.compare(run, judge_by="coin")
-    with pytest.raises(SettingsError, match="no sheet"):
+    with pytest.raises(SettingsError, match="no file that has it"):
         phinetune.compare(run, answer="C")
     with pytest.raises(RunError, match="no folder"):
         phinetune.compare(tmp_path / "none")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import toys
+import xlsxwriter
 
 import phinetune
 from phinetune.cli import main
-from phinetune.errors import RunError
+from phinetune.errors import RunError, SettingsError
 from phinetune.sheet.kept import kept_pairs
 
 _spec = importlib.util.spec_from_file_location(
@@ -68,6 +69,19 @@ def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
     assert "adapter" in table
     assert "3 of 3" in table
     assert json.loads("[" + told)[0]["same"] == 3
+
+
+def test_the_questions_are_of_the_sheet_and_columns_that_are_named(toy_run, tmp_path):
+    with xlsxwriter.Workbook(tmp_path / "test.xlsx") as book:
+        for name, pairs in (("Old", toys.PAIRS[:1]), ("New", toys.PAIRS[:3])):
+            page = book.add_worksheet(name)
+            for row, pair in enumerate([("Code", "C", "E"), *(("kept", *pair) for pair in pairs)]):
+                page.write_row(row, 0, pair)
+    place = {"question": "C", "answer": "E", "sheet_name": "New"}
+    [adapter] = phinetune.verify(toy_run, sheet=tmp_path / "test.xlsx", **place)
+    assert adapter.asked == 3
+    with pytest.raises(SettingsError, match="no file that has it"):
+        phinetune.verify(toy_run, sheet_name="New")
 
 
 def test_a_missing_file_is_a_clear_error(toy_run, tmp_path):

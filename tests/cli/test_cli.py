@@ -121,8 +121,12 @@ def test_check_shows_columns_pairs_and_what_was_skipped(capsys, tmp_path):
     sheet.write_text("id,Question,Answer\n1,Who?,Me.\n2,When?,\n3,[red]Why?[/red],\x1b[31mNow\n")
     code, out, _ = _run(capsys, "check", sheet)
     assert code == 0
-    assert "question = Question, answer = Answer" in out
-    assert "row 3: question without an answer" in out
+    assert out.startswith("Mend the sheet first: 2 pairs")
+    assert "question = Question, answer = Answer (ignored: id)" in out
+    assert "2, 1 row skipped" in out
+    assert "Skipped 1 row with a question without an answer. (row 3)" in out
+    assert out.rstrip().endswith(f"phinetune check {sheet} --fix cleaned.xlsx")
+    assert "row 3: question without an answer" in _run(capsys, "check", sheet, "--details")[1]
     code, out, _ = _run(capsys, "check", sheet, "--json")
     report = json.loads(out)
     assert (report["pairs"], report["header_row"], report["skipped"]) == (
@@ -135,9 +139,15 @@ def test_check_gives_a_verdict_lengths_and_a_cleaned_workbook(capsys, tmp_path):
     sheet.write_text("Question,Answer\nWho?,Jane (jane@firm.org).\nwho,Tom.\nWhen?,TBD\n")
     code, out, _ = _run(capsys, "check", sheet, "--fix", cleaned)
     assert code == 0
-    for part in ("Mend the sheet first", "estimated", "█", "answered in different ways", "Your sheet is untouched"):
+    for part in ("Mend the sheet first", "Tokens", "answered in different ways", "Your sheet is untouched"):
         assert part in out, part
-    assert "firm.org" not in out
+    assert "█" not in out
+    assert out.rstrip().endswith(f"Next: phinetune train {cleaned}")
+    details = _run(capsys, "check", sheet, "--details")[1]
+    for part in ("estimated", "█", "The model will waver between them."):
+        assert part in details, part
+        assert part not in out, part
+    assert "firm.org" not in out + details
     code, _, err = _run(capsys, "check", sheet, "--fix", cleaned)
     assert (code, "is not replaced" in err) == (1, True)
     cleaned.unlink()
@@ -149,6 +159,21 @@ def test_check_gives_a_verdict_lengths_and_a_cleaned_workbook(capsys, tmp_path):
     assert cleaned.is_file()
 
 
+def test_a_page_with_many_findings_is_one_screen_and_its_details_name_every_row(capsys, tmp_path):
+    sheet = tmp_path / "faq.csv"
+    good = "".join(
+        f"What is the fee of town number {n} for a boat of kind {n * 7}?,It is {n} crowns.\n" for n in range(150)
+    )
+    odd = "".join(f"Where is harbour {n}?,<b>North</b> of <i>pier</i> {n}.\nWhen {n}?,TBD\n" for n in range(30))
+    sheet.write_text(f"Question,Answer\n{good}{odd}")
+    brief, whole = (_run(capsys, "check", sheet, *flags)[1] for flags in ((), ("--details",)))
+    assert len(brief.splitlines()) <= 24
+    assert "Skipped 30 rows" in brief
+    assert "…)" in brief
+    assert "…)" not in whole
+    assert all(f"row {row}: " in whole for row in range(153, 212, 2))
+
+
 def test_check_names_the_sheet_of_every_row(capsys, tmp_path):
     book = xlsxwriter.Workbook(tmp_path / "faq.xlsx")
     for name in ("Two", "One"):
@@ -157,8 +182,10 @@ def test_check_names_the_sheet_of_every_row(capsys, tmp_path):
         for number, row in enumerate([("Question", "Answer"), *rows]):
             sheet.write_row(number, 0, row)
     book.close()
-    _, out, _ = _run(capsys, "check", tmp_path / "faq.xlsx")
-    shown = " ".join(out.split())
+    brief = " ".join(_run(capsys, "check", tmp_path / "faq.xlsx")[1].split())
+    assert "answered in different ways. (Two, rows 2, 3; One, rows 2, 3)" in brief
+    assert "waver" not in brief
+    shown = " ".join(_run(capsys, "check", tmp_path / "faq.xlsx", "--details")[1].split())
     assert "waver between them. (Two, rows 2, 3; One, rows 2, 3)" in shown
     for finding in ("passed over.", "without an answer.", "write it in every row.", "meant for everybody."):
         assert re.search(rf"{finding} \(Two, rows? [0-9, ]+; One, rows? [0-9, ]+\)", shown), finding

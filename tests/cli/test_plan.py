@@ -15,12 +15,25 @@ def _run(capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_the_verdict_comes_first_then_parts_and_reasons(capsys, toy_base, toy_sheet):
-    code, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base)
+    code, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--grad-accum", "1")
     assert code == 0
     assert out.startswith("Fits: needs about ")
-    assert "How sure: within a tenth of the peak" in out
-    for part in ("weights", "optimizer", "activations", "together", "Steps", "Disk", "gradient_checkpointing", "why"):
-        assert part in out, part
+    assert len(out.splitlines()) <= 15
+    assert "Nothing to change" in out
+    for part in ("Model", "Device", "Work", "Memory", "Time", "Disk"):
+        assert f"\n{part} " in out, part
+    code, whole, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--details")
+    assert whole.startswith("Fits: needs about ")
+    assert "How sure: within a tenth of the peak" in whole
+    for part in ("weights", "optimizer", "activations", "together", "Steps", "gradient_checkpointing", "why"):
+        assert part in whole, part
+        assert f"\n{part} " not in out, part
+
+
+def test_what_to_change_stands_above_the_figures(capsys, toy_sheet):
+    code, out, _ = _run(capsys, "plan", toy_sheet, "--device", "t4", "--max-length", "24")
+    assert code == 0
+    assert -1 < out.index("--max-length") < out.index("\nModel ")
 
 
 def test_what_does_not_fit_says_so_first(capsys, toy_sheet):

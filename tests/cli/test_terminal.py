@@ -75,7 +75,7 @@ def evil_sheet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--json"], ["--sheet", "no \x1b[31m such"], ["--question", "[red]\x9b", "--json"]]
+    "flags", [[], ["--details"], ["--json"], ["--sheet", "no \x1b[31m such"], ["--question", "[red]\x9b", "--json"]]
 )
 def test_a_hostile_sheet_is_shown(evil_sheet, flags, capsys):
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The cleaned workbook holds the pairs of training and every finding, as text, and replaces nothing."""
+"""The cleaned workbook holds the pairs of training, each once, and every finding, as text, and replaces nothing."""
 
 from __future__ import annotations
 
@@ -84,10 +84,9 @@ def test_several_sheets_are_named(workbook: Write, tmp_path: Path) -> None:
     assert cells(tmp_path / "cleaned.xlsx", "Pairs") == [
         ("Sheet", "Row", "Question", "Answer"),
         ("One", 2, "Who?", "We."),
-        ("Two", 2, "Who?", "We."),
     ]
     of_rows = [(found.sheet, found.row, found.done) for found in list_findings(table) if found.row]
-    assert of_rows == [("One", 3, "left out"), ("Two", 2, "kept: it counts again"), ("Two", 3, "left out")]
+    assert of_rows == [("One", 3, "left out"), ("Two", 2, "removed: the earlier one stays"), ("Two", 3, "left out")]
 
 
 def test_what_no_cell_can_hold_is_cut_and_told(text_file: Write, tmp_path: Path) -> None:
@@ -95,3 +94,64 @@ def test_what_no_cell_can_hold_is_cut_and_told(text_file: Write, tmp_path: Path)
     assert len(str(cells(tmp_path / "cleaned.xlsx", "Pairs")[1][2])) == 32_767
     (done,) = [line[2] for line in cells(tmp_path / "cleaned.xlsx", "Findings") if "40,000" in str(line[1])]
     assert done == "cut at 32,767 characters"
+
+
+def test_no_pair_stands_in_it_twice_and_the_list_says_so(workbook: Write, tmp_path: Path) -> None:
+    rows = [["Question", "Answer"], ["Who?", "We."], ["Why?", "So."], ["Who?", " We."], ["who", "We."], ["Who?", "I."]]
+    table = find_pairs(workbook({"FAQ": rows}))
+    write_cleaned(tmp_path / "cleaned.xlsx", table)
+    kept = [line[0] for line in cells(tmp_path / "cleaned.xlsx", "Pairs")[1:]]
+    assert kept == [2, 3, 5, 6]  # other letters and another answer are for a person to judge
+    done = {(line[0], line[2]) for line in cells(tmp_path / "cleaned.xlsx", "Findings")}
+    assert (4, "removed: the earlier one stays") in done
+    assert (5, "kept: it counts again") in done
+    assert not [w for w in find_pairs(tmp_path / "cleaned.xlsx").warnings if w.code == "duplicate_pairs"]
+
+
+def test_the_other_columns_stay_where_they_are(workbook: Write, tmp_path: Path) -> None:
+    rows = [
+        ["Our desk"],
+        ["No.", "Question", "", "Notes", "Best Answer", "Notes"],
+        [1, " When? ", "", "@home", "At  nine.", "x"],
+        [2, "Where?", "stray", 0.5, "Here."],
+        [3, "Why?", "", "", "n/a", "left out"],
+    ]
+    table = find_pairs(workbook({"FAQ": rows}))
+    write_cleaned(tmp_path / "cleaned.xlsx", table)
+    assert cells(tmp_path / "cleaned.xlsx", "Pairs") == [
+        ("Row", "No.", "Question", "C", "Notes", "Best Answer", "Notes"),
+        (3, "1", "When?", None, "@home", table.pairs[0].answer, "x"),
+        (4, "2", "Where?", "stray", "0.5", "Here.", None),
+    ]
+    assert texts(find_pairs(tmp_path / "cleaned.xlsx")) == texts(table)
+
+
+def test_columns_named_by_hand_are_found_again_without(workbook: Write, tmp_path: Path) -> None:
+    rows = [["Answer", "Ask", "E", "Question"], ["old", "Who?", "We.", "old?"], ["older", "Why?", "So.", "older?"]]
+    table = find_pairs(workbook({"FAQ": rows}), question="B", answer="C")
+    write_cleaned(tmp_path / "cleaned.xlsx", table)
+    header = cells(tmp_path / "cleaned.xlsx", "Pairs")[0]
+    assert header == ("Row", "Answer (not used)", "Question", "Answer", "Question (not used)")
+    assert texts(find_pairs(tmp_path / "cleaned.xlsx")) == [("Who?", "We."), ("Why?", "So.")]
+
+
+def test_an_instruction_and_its_input_stay_two_columns(text_file: Write, tmp_path: Path) -> None:
+    lines = "instruction,input,output,id\nAdd,1 and 2,3,a\nGreet,,Hello,b\n"
+    table = find_pairs(text_file(lines))
+    write_cleaned(tmp_path / "cleaned.xlsx", table)
+    assert cells(tmp_path / "cleaned.xlsx", "Pairs")[:2] == [
+        ("Row", "instruction", "input", "output", "id"),
+        (2, "Add", "1 and 2", "3", "a"),
+    ]
+    assert texts(find_pairs(tmp_path / "cleaned.xlsx")) == texts(table)
+
+
+def test_sheets_with_other_columns_besides_lose_none(workbook: Write, tmp_path: Path) -> None:
+    one = [["Topic", "Question", "Answer"], ["hours", "When?", "At nine."]]
+    two = [["Question", "Answer", "Checked by"], ["Where?", "Here.", "Ann"]]
+    write_cleaned(tmp_path / "cleaned.xlsx", find_pairs(workbook({"One": one, "Two": two})))
+    assert cells(tmp_path / "cleaned.xlsx", "Pairs") == [
+        ("Sheet", "Row", "Topic", "Question", "Answer", "Checked by"),
+        ("One", 2, "hours", "When?", "At nine.", None),
+        ("Two", 2, None, "Where?", "Here.", "Ann"),
+    ]

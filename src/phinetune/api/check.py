@@ -96,8 +96,8 @@ def check(
     """The question/answer pairs of a sheet, what was passed over, and what is wrong with the rest.
 
     Tokens are counted with the tokenizer of `model` if it is on this machine (a folder, a .gguf file, the embedded
-    model, or one downloaded before), else estimated; nothing is downloaded. `fix` names a new .xlsx file for the pairs
-    that training would use and a list of the findings.
+    model, or one downloaded before), else estimated; nothing is downloaded. `fix` names a new .xlsx file for the pairs,
+    each once, with the other columns, and a list of the findings.
 
     Raises SheetError when the file cannot be used, ModelError when `model` is a place with no model, SettingsError for
     an impossible `max_length`, RunError when `fix` exists or cannot be written.

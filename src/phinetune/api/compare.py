@@ -136,6 +136,7 @@ def compare(
     *,
     question: str | None = None,
     answer: str | None = None,
+    sheet_name: str | None = None,
     limit: int = _MOST,
     judge_by: str = "contains",
     endpoint: Endpoint | None = None,
@@ -148,7 +149,8 @@ def compare(
 
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
     same each time. `question` and `answer` name the columns of `sheet` by header, letter or number; left out, they are
-    those that the run was told to take, if the sheet has them, and are found otherwise. comparison.json, .xlsx and .png
+    those that the run was told to take, if the sheet has them, and are found otherwise, as is the sheet of a workbook
+    without `sheet_name`. comparison.json, .xlsx and .png
     are written to the run's pictures, and its report is made again.
 
     Raises RunError when there is no run, it kept no questions, another took its place meanwhile or a model as judge
@@ -159,10 +161,10 @@ def compare(
     made = folder.recipe.stat().st_mtime_ns
     kept = kept_pairs(folder.pairs)
     table = None
-    if sheet is None and (question is not None or answer is not None):
-        raise SettingsError("Columns are named, but no sheet that has them.", "Add --sheet test.xlsx.")
+    if sheet is None and any(name is not None for name in (question, answer, sheet_name)):
+        raise SettingsError("A column or a sheet is named, but no file that has it.", "Add --sheet test.xlsx.")
     if sheet is not None:
-        table = _read_sheet(sheet, question, answer, folder)
+        table = _read_sheet(sheet, question, answer, sheet_name, folder)
         pairs: Sequence[Pair] = table.pairs
     elif kept is not None and kept.validation:
         pairs = kept.validation
@@ -216,7 +218,9 @@ def _with_report(comparison: Comparison, folder: RunFolder) -> Comparison:
         return replace(comparison, notes=(*comparison.notes, f"The report was not made again: {error.message}"))
 
 
-def _read_sheet(sheet: str | Path, question: str | None, answer: str | None, folder: RunFolder) -> PairTable:
+def _read_sheet(
+    sheet: str | Path, question: str | None, answer: str | None, sheet_name: str | None, folder: RunFolder
+) -> PairTable:
     """The pairs of a sheet: from the columns named, else from those the run was told to take, else from those found."""
     if question is None and answer is None and folder.config_json.is_file():
         with damage_in_records(folder):
@@ -224,8 +228,8 @@ def _read_sheet(sheet: str | Path, question: str | None, answer: str | None, fol
             data = DataSettings(question=told["question"], answer=told["answer"])
         if data.question is not None or data.answer is not None:
             with suppress(SheetError):  # it has other columns
-                return find_pairs(sheet, question=data.question, answer=data.answer)
-    return find_pairs(sheet, question=question, answer=answer)
+                return find_pairs(sheet, question=data.question, answer=data.answer, sheet=sheet_name)
+    return find_pairs(sheet, question=question, answer=answer, sheet=sheet_name)
 
 
 def _asked_again(asked: Sequence[Pair], trained_on: Sequence[Pair]) -> int:

@@ -14,7 +14,7 @@ import gguf
 from phinetune.api.ask import TunedModel, open_model
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
-from phinetune.errors import RunError, neighbour
+from phinetune.errors import RunError, SettingsError, neighbour
 from phinetune.model.gguf_base import gguf_note
 from phinetune.model.load import find
 from phinetune.recipe import read_recipe
@@ -47,6 +47,9 @@ def verify(
     files: Sequence[str | Path] = (),
     *,
     sheet: str | Path | None = None,
+    question: str | None = None,
+    answer: str | None = None,
+    sheet_name: str | None = None,
     limit: int = 20,
     model: str | None = None,
     base_file: str | Path | None = None,
@@ -56,6 +59,7 @@ def verify(
     """Ask the adapter and each of `files`, merged folders and .gguf files, the same questions greedily.
 
     The questions are the first `limit` of `sheet`, or of those held out in training, whose answers then make the loss;
+    `question`, `answer` and `sheet_name` say where in `sheet` they are, and are found when left out;
     where a run kept none, a few general questions are asked, and the loss is that of the adapter's own answers.
     A .gguf file is computed here and, where llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf
     form by llama.cpp alone, on the .gguf base model `base_file`, or the one it was trained on if that is such a file.
@@ -63,8 +67,14 @@ def verify(
     """
     for file in map(Path, files):
         _refuse_missing(file)
+    if sheet is None and any(name is not None for name in (question, answer, sheet_name)):
+        raise SettingsError("A column or a sheet is named, but no file that has it.", "Add --sheet test.xlsx.")
+    if sheet is not None:
+        pairs: Sequence[Pair] = find_pairs(sheet, question=question, answer=answer, sheet=sheet_name, limit=limit).pairs
+    else:
+        pairs = _held_out(run, limit)
     tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
-    if pairs := _pairs(run, sheet, limit):
+    if pairs:
         questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
     else:
         questions, examples = list(QUESTIONS), probes(tuned.model, tuned.encoder)
@@ -93,10 +103,8 @@ def _refuse_missing(file: Path) -> None:
         )
 
 
-def _pairs(run: Run | str | Path, sheet: str | Path | None, limit: int) -> Sequence[Pair]:
-    """Of the sheet, or else those held out in training; none where the run kept none."""
-    if sheet is not None:
-        return find_pairs(sheet, limit=limit).pairs
+def _held_out(run: Run | str | Path, limit: int) -> Sequence[Pair]:
+    """The pairs held out in training; none where the run kept none."""
     model = find_model(run.folder.root if isinstance(run, Run) else run)
     kept = kept_pairs(RunFolder(model.resolve().parent).pairs)
     return kept.validation[:limit] if kept is not None else ()

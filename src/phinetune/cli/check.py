@@ -8,7 +8,7 @@ import typer
 
 import phinetune
 from phinetune.cli.check_page import show_check
-from phinetune.cli.options import AS_JSON, setting
+from phinetune.cli.options import AS_JSON, DETAILS, setting
 from phinetune.cli.render import print_json
 
 
@@ -16,14 +16,16 @@ def command(
     sheet: Path = typer.Argument(help="Table with questions and answers: .xlsx .xls .ods .csv .tsv .json .parquet …"),
     question: str | None = typer.Option(None, help="Column with the questions; found by its name when left out."),
     answer: str | None = typer.Option(None, help="Column with the answers; found by its name when left out."),
-    sheet_name: str | None = typer.Option(None, "--sheet", help="Sheet of the workbook to use."),
+    sheet_name: str | None = typer.Option(None, "--sheet-name", "--sheet", help="Sheet of the workbook to use."),
     model: str | None = typer.Option(
         None, help="Count tokens as this model does, if it is on this machine; estimated when left out."
     ),
     max_length: int | None = setting("max_length"),
     fix: Path | None = typer.Option(
-        None, help="Write a new workbook (.xlsx): the pairs that training would use, and a list of the findings."
+        None,
+        help="Write a new workbook (.xlsx): every pair once, the other columns too, and the findings.",
     ),
+    details: bool = DETAILS,
     as_json: bool = AS_JSON,
 ) -> None:
     """Look at a spreadsheet as training would: columns, pairs, what is skipped, what is wrong, and a verdict.
@@ -42,4 +44,4 @@ def command(
     if as_json:
         print_json(report.to_json())
     else:
-        show_check(report)
+        show_check(report, sheet, details=details)

@@ -23,6 +23,7 @@ def command(
     answer: str | None = typer.Option(
         None, help="Column of --sheet with the answers; as in training, or found, when left out."
     ),
+    sheet_name: str | None = typer.Option(None, help="Sheet of the workbook --sheet to use; found when left out."),
     limit: int = typer.Option(200, min=1, help="Ask at most so many of them."),
     judge: str = typer.Option(
         "contains", help="When an answer is right: contains (the expected text), exact, numeric, or llm-endpoint."
@@ -47,6 +48,7 @@ def command(
             sheet,
             question=question,
             answer=answer,
+            sheet_name=sheet_name,
             limit=limit,
             judge_by=judge,
             endpoint=endpoint,

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 import phinetune
-from phinetune.cli.options import AS_JSON, setting
+from phinetune.cli.options import AS_JSON, DETAILS, setting
 from phinetune.cli.plan_page import show_plan
 from phinetune.cli.render import print_json
 
@@ -31,7 +31,7 @@ def command(
     preset: str | None = typer.Option(None, help="fast, quality, small-data (<100 pairs) or large-data (>1000)."),
     question: str | None = setting("question", panel=_DATA),
     answer: str | None = setting("answer", panel=_DATA),
-    sheet_name: str | None = setting("sheet_name", "--sheet", panel=_DATA),
+    sheet_name: str | None = setting("sheet_name", "--sheet-name", "--sheet", panel=_DATA),
     template: str | None = setting("template", panel=_DATA),
     max_length: int | None = setting("max_length", panel=_DATA),
     limit: int | None = setting("limit", panel=_DATA),
@@ -45,6 +45,7 @@ def command(
     target_modules: str | None = setting("target_modules", panel=_ADAPTER),
     config: Path | None = typer.Option(None, help="Settings from a YAML file."),
     set_: list[str] | None = typer.Option(None, "--set", help="Any setting: lora.r=32"),
+    details: bool = DETAILS,
     as_json: bool = AS_JSON,
 ) -> None:
     """Will it fit, and how long will it take? Before anything is downloaded.
@@ -52,7 +53,7 @@ def command(
     Example: phinetune plan dataset.xlsx --model microsoft/phi-2 --device t4
     """
     options: dict[str, Any] = dict(locals())
-    for name in ("device", "measure", "download_config", "out", "as_json"):
+    for name in ("device", "measure", "download_config", "out", "details", "as_json"):
         options.pop(name)
     options["assignments"] = options.pop("set_") or []
     sheet = options.pop("sheet")
@@ -63,4 +64,4 @@ def command(
     if as_json:
         print_json(plan.to_json())
     else:
-        show_plan(plan)
+        show_plan(plan, details=details)

@@ -1,4 +1,4 @@
-"""What `plan` found -> a page: the verdict in plain words, memory by part, time, disk, and advice with its reasons."""
+"""What `plan` found -> a page: the verdict in plain words and what to change; behind it memory and time by part."""
 
 from __future__ import annotations
 
@@ -22,12 +22,22 @@ _PARTS = {
 }
 
 
-def show_plan(plan: Any) -> None:
-    """Print a `Plan`."""
+def show_plan(plan: Any, *, details: bool = False) -> None:
+    """Print a `Plan`: the verdict, what to change and the figures it rests on; with `details` all of them."""
     console = open_console()
     console.print(_verdict(plan))
     console.print()
-    console.print(_facts(plan))
+    if changes := [each for each in plan.advice if each.flags]:
+        console.print("To change:")
+        for each in changes:
+            console.print(f"  [bold]{safe(each.flags)}[/bold]  {safe(each.reason)}")
+    else:
+        console.print("Nothing to change: train with these settings.")
+    console.print()
+    console.print(_facts(plan) if details else _brief(plan))
+    if not details:
+        console.print("\n[dim]Memory and time by part, and the reason for every setting: --details[/dim]")
+        return
     console.print()
     console.print(_memory(plan))
     console.print(f"[dim]How sure: {safe(plan.memory_basis)}.[/dim]")
@@ -37,6 +47,35 @@ def show_plan(plan: Any) -> None:
         )
     console.print()
     console.print(_advice(plan))
+
+
+def _brief(plan: Any) -> Table:
+    table = Table.grid(padding=(0, 2))
+    counted = "" if plan.model_is_counted else ", counted as if it were a Llama"
+    table.add_row("Model", f"{safe(plan.model)}, {plan.parameters:,} parameters{counted}")
+    table.add_row("Device", _device(plan))
+    about = "" if plan.tokens_are_exact else "about "
+    table.add_row(
+        "Work",
+        f"{plan.train_pairs} pairs of at most {about}{plan.longest_pair_tokens:,} tokens, in {plan.steps} steps of "
+        f"{plan.batch_size * plan.grad_accum}",
+    )
+    table.add_row("Memory", f"{_gb(plan.memory_total)} at the peak, {safe(_first_clause(plan.memory_basis))}")
+    basis = safe(_first_clause(plan.time.basis))
+    search = f" and up to {_about(plan.time.search)} for --lr auto" if plan.time.search else ""
+    took = basis if plan.time.total is None else f"about {_about(plan.time.total)}{search}, {basis}"
+    table.add_row("Time", took)
+    table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free")
+    return table
+
+
+def _first_clause(basis: str) -> str:
+    return basis.partition(":")[0]
+
+
+def _device(plan: Any) -> str:
+    here = "found here" if plan.device_found else "as named"
+    return f"{safe(plan.device)}, {_gb(plan.memory_of_device)} ({here}), computing in {plan.dtype}"
 
 
 def _verdict(plan: Any) -> str:
@@ -65,8 +104,7 @@ def _facts(plan: Any) -> Table:
     table.add_row(
         "Adapter", f"{plan.adapter_parameters:,} trainable parameters on {safe(' '.join(plan.target_modules))}"
     )
-    here = "found here" if plan.device_found else "as named"
-    table.add_row("Device", f"{safe(plan.device)}, {_gb(plan.memory_of_device)} ({here}), computing in {plan.dtype}")
+    table.add_row("Device", _device(plan))
     how = "counted by the model's tokenizer" if plan.tokens_are_exact else "estimated from the letters"
     table.add_row(
         "Tokens",

@@ -24,7 +24,7 @@ def command(
     preset: str | None = typer.Option(None, help="fast, quality, small-data (<100 pairs) or large-data (>1000)."),
     question: str | None = setting("question", panel=_DATA),
     answer: str | None = setting("answer", panel=_DATA),
-    sheet_name: str | None = setting("sheet_name", "--sheet", panel=_DATA),
+    sheet_name: str | None = setting("sheet_name", "--sheet-name", "--sheet", panel=_DATA),
     template: str | None = setting("template", panel=_DATA),
     max_length: int | None = setting("max_length", panel=_DATA),
     limit: int | None = setting("limit", panel=_DATA),

@@ -18,6 +18,9 @@ def command(
     sheet: Path | None = typer.Option(
         None, "--sheet", help="Questions and answers to try them with; those held out in training when left out."
     ),
+    question: str | None = typer.Option(None, help="Column of --sheet with the questions; found when left out."),
+    answer: str | None = typer.Option(None, help="Column of --sheet with the answers; found when left out."),
+    sheet_name: str | None = typer.Option(None, help="Sheet of the workbook --sheet to use; found when left out."),
     limit: int = typer.Option(20, min=1, help="So many questions."),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     base_file: Path | None = typer.Option(
@@ -35,6 +38,9 @@ def command(
             run,
             files or (),
             sheet=sheet,
+            question=question,
+            answer=answer,
+            sheet_name=sheet_name,
             limit=limit,
             model=model,
             allow_bin=allow_bin,

@@ -105,7 +105,7 @@ def _page(name: str, group: str, field: FieldInfo) -> Page:
         summary=field.description or "",
         default="left out" if field.default is None else _shown(field.default),
         allowed=_allowed(field.annotation, field.metadata),
-        flag="--sheet" if short == "sheet_name" else short and f"--{short.replace('_', '-')}",
+        flag=short and f"--{short.replace('_', '-')}",
         presets={by: _shown(values[first][leaf]) for by, values in others.items() if leaf in values.get(first, {})},
         is_amount=bool({int, float} & set(kinds)) and leaf != "seed",
         more=words["more"],

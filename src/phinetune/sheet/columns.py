@@ -179,7 +179,7 @@ def _warn_of_sheets(tables: Sequence[Table], chosen: Sequence[Columns], sheet: s
         warnings.append(SheetWarning("several_sheets", message))
     unused = [table.name for table in tables if table.name is not None and table.name not in used]
     if unused and sheet is None:
-        message = f"Not used: {_sheets(unused)} {_listed(unused)}. Name a sheet with --sheet to use it."
+        message = f"Not used: {_sheets(unused)} {_listed(unused)}. Name a sheet with --sheet-name to use it."
         warnings.append(SheetWarning("unused_sheets", message))
     return warnings
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from phinetune.errors import SheetError
 from phinetune.sheet.clean import clean
@@ -43,9 +43,16 @@ _PLACEHOLDERS = frozenset(
 )
 
 
+class Source(NamedTuple):
+    """Where a pair stands: its whole row, and which of its columns were read."""
+
+    columns: Columns
+    row: Row
+
+
 @dataclass(frozen=True)
 class PairTable:
-    """The pairs of a file, where they come from and what was passed over."""
+    """The pairs of a file, where they come from and what was passed over. Each pair has its place in `sources`."""
 
     file: str
     sheet: str | list[str] | None
@@ -56,6 +63,7 @@ class PairTable:
     pairs: tuple[Pair, ...]
     skipped: tuple[Skipped, ...]
     warnings: tuple[SheetWarning, ...]
+    sources: tuple[Source, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The account as JSON values; `pairs` is their number. Rows name their sheets if there are several."""
@@ -98,6 +106,7 @@ def find_pairs(
     sheets = [columns.table.name for columns in chosen if columns.table.name is not None]
     gaps = [(columns.table.name, gap) for columns in chosen for gap in _gaps(columns)]
     pairs: list[Pair] = []
+    sources: list[Source] = []
     skipped: list[Skipped] = []
     own_format: list[Pair] = []
     for columns in chosen:
@@ -105,6 +114,7 @@ def find_pairs(
             found = _judge(row, columns)
             if isinstance(found, Pair):
                 pairs.append(found)
+                sources.append(Source(columns, row))
                 if isinstance(row.cell(columns.answer), OwnFormat):
                     own_format.append(found)
             else:
@@ -119,6 +129,7 @@ def find_pairs(
         answer_column=chosen[0].answer_name,
         ignored_columns=tuple(dict.fromkeys(name for columns in chosen for name in columns.ignored)),
         pairs=tuple(pairs[:limit]),
+        sources=tuple(sources[:limit]),
         skipped=tuple(found for found in skipped if found.trouble is not Trouble.EMPTY),
         warnings=(
             *(

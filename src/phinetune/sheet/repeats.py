@@ -33,6 +33,12 @@ def warn_of_repeats(pairs: Sequence[Pair]) -> list[SheetWarning]:
     ]
 
 
+def first_of_each(pairs: Sequence[Pair]) -> list[bool]:
+    """Of every pair, whether it is the first with its question and answer, word for word."""
+    first: dict[tuple[str, str], int] = {}
+    return [first.setdefault((pair.question, pair.answer), place) == place for place, pair in enumerate(pairs)]
+
+
 def _duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
     seen: dict[tuple[str, str], Pair] = {}
     again = []
