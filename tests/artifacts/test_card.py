@@ -161,16 +161,16 @@ def test_the_code_to_load_it_is_python_without_foreign_code_and_stops_at_end_of_
     assert found["BASE"] == "microsoft/phi-2"
     assert found["PROMPT"] == FACTS.prompt == "### Question: {question}\n\n### Answer:"
     assert found["eos_token_id"] == "tokenizer.eos_token_id"
-    assert (found["temperature"], found["top_p"], found["max_new_tokens"]) == ("0.7", "0.9", "256")
+    assert (found["do_sample"], found["max_new_tokens"]) == ("False", "256")
+    assert "temperature" not in found
     assert found["dtype"] == "'float16'"
 
 
-def test_a_greedy_recipe_is_asked_greedily():
+def test_a_recipe_that_draws_is_asked_so():
     settings = Settings().model_dump()
-    settings["generate"]["temperature"] = 0.0
+    settings["generate"]["temperature"] = 0.7
     found = _run_ask(_blocks(card(replace(FACTS, settings=settings)), "python")[0])
-    assert found["do_sample"] == "False"
-    assert "temperature" not in found
+    assert (found["do_sample"], found["temperature"], found["top_p"]) == ("True", "0.7", "0.9")
 
 
 def test_the_prompt_format_stands_there_letter_by_letter():

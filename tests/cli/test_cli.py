@@ -105,15 +105,23 @@ def test_ask_answers_and_pack_packs(capsys, toy_run, tmp_path):
     assert {name.partition("/")[0] for name in names} == {"model", "training_visuals"}
 
 
-def test_ask_says_on_a_terminal_that_an_answer_is_drawn(capsys, toy_run, monkeypatch):
+def test_ask_gives_the_same_answer_each_time_and_says_on_a_terminal_where_it_is_drawn(capsys, toy_run, monkeypatch):
     monkeypatch.setattr("phinetune.cli.ask.on_terminal", lambda: True)
-    root = toy_run.folder.root
+
+    def ask(*flags: object) -> list[str]:
+        asked = ("ask", toy_run.folder.root, "Who wrote the log?", "--base", "--max-new-tokens", 12)
+        return _run(capsys, *asked, *flags)[1].splitlines()
+
     said = "Drawn by chance; --greedy gives the same answer every time."
-    assert _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3)[1].splitlines()[-1] == said
-    for same in (("--greedy",), ("--temperature", 0), ("--seed", 1), ("--json",)):
-        assert "Drawn" not in _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3, *same)[1]
+    for drawn in (("--sample",), ("--temperature", 2)):
+        assert ask(*drawn)[-1] == said
+    likeliest = ask()
+    for same in ((), ("--greedy",), ("--temperature", 0), ("--seed", 1)):
+        assert ask(*same) == likeliest
+    assert ask("--sample", "--seed", 1, "--temperature", 5) != likeliest
+    assert not any("Drawn" in line for flags in (("--sample", "--seed", 1), ("--json",)) for line in ask(*flags))
     monkeypatch.undo()
-    assert "Drawn" not in _run(capsys, "ask", root, "Who?", "--max-new-tokens", 3)[1]
+    assert "Drawn" not in " ".join(ask("--sample"))
 
 
 def test_check_shows_columns_pairs_and_what_was_skipped(capsys, tmp_path):

@@ -14,7 +14,7 @@ def test_defaults_are_the_guides():
     assert (settings.lora.r, settings.lora.alpha, settings.lora.dropout) == (16, 32, 0.05)
     assert (settings.data.max_length, settings.data.validation_share) == (512, 0.1)
     assert (settings.train.weight_decay, settings.train.max_grad_norm) == (0.01, 1.0)
-    assert (settings.generate.temperature, settings.generate.top_p) == (0.7, 0.9)
+    assert (settings.generate.temperature, settings.generate.top_p) == (0.0, 0.9)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use import generate
 
+_VARIED = 0.7  # the temperature where answers are to vary and nothing says how much
+
 
 @dataclass(frozen=True)
 class TunedModel:
@@ -32,8 +34,12 @@ class TunedModel:
     encoder: Encoder
     defaults: GenerateSettings
 
-    def ask(self, question: str, *, base: bool = False, greedy: bool = False, **options: Any) -> str:
-        """The answer. `options`: temperature, top_p, max_new_tokens, seed; greedy is temperature 0."""
+    def ask(self, question: str, *, base: bool = False, greedy: bool | None = None, **options: Any) -> str:
+        """The answer. `options`: temperature, top_p, max_new_tokens, seed.
+
+        `greedy` always takes the likeliest word, greedy=False draws by chance; left out, the model's own settings and
+        the `temperature` given decide, and unless they were changed the answer is the same each time.
+        """
         return "".join(self.stream(question, base=base, greedy=greedy, **options))
 
     def stream(
@@ -41,7 +47,7 @@ class TunedModel:
         question: str,
         *,
         base: bool = False,
-        greedy: bool = False,
+        greedy: bool | None = None,
         history: Sequence[tuple[str, str]] = (),
         **options: Any,
     ) -> Iterator[str]:
@@ -71,16 +77,18 @@ class TunedModel:
         with self._answering(base):
             return generate.answers(self.model, self.encoder, [q.strip() for q in questions], settings, on_progress)
 
-    def _settings(self, greedy: bool, options: dict[str, Any]) -> GenerateSettings:
+    def _settings(self, greedy: bool | None, options: dict[str, Any]) -> GenerateSettings:
         given = {name: value for name, value in options.items() if value is not None}
         if greedy:
             given["temperature"] = 0.0
+        elif greedy is not None:
+            given.setdefault("temperature", self.defaults.temperature or _VARIED)
         values = self.defaults.model_dump() | given
         return load(flags={f"generate.{name}": value for name, value in values.items()}).generate
 
-    def answers_vary(self, **options: Any) -> bool:
+    def answers_vary(self, greedy: bool | None = None, **options: Any) -> bool:
         """Whether `ask` with these options may answer otherwise the next time."""
-        settings = self._settings(False, options)
+        settings = self._settings(greedy, options)
         return settings.temperature > 0 and settings.seed is None
 
     @property

@@ -45,7 +45,17 @@ def serve(
     else:
         folder = find_model(path)
         file, recipe = _packed(folder, model, allow_bin, on_progress), read_recipe(folder)
-    serving = Serving(host, port, api_key, path.stem or "tuned", _context(recipe), at_once, lora)
+    serving = Serving(
+        host=host,
+        port=port,
+        api_key=api_key,
+        name=path.stem or "tuned",
+        context=_context(recipe),
+        at_once=at_once,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        adapter=lora,
+    )
     return ModelServer(file, PromptTemplate(recipe.template), serving)
 
 

@@ -19,7 +19,9 @@ def command(
     sheet_name: str | None = typer.Option(None, help="Sheet of the workbook to use."),
     base: bool = typer.Option(False, "--base", help="Ask the base model, without what it has learned."),
     sample: bool = typer.Option(False, "--sample", help="Vary the answers; otherwise always the likeliest word."),
-    temperature: float | None = typer.Option(None, help="With --sample: higher is more varied."),
+    temperature: float | None = typer.Option(
+        None, help="With --sample: higher is more varied. [dim]\\[default: 0.7][/dim]"
+    ),
     top_p: float | None = typer.Option(None, help="With --sample: share of likely words to choose from."),
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
     seed: int | None = typer.Option(None, help="Repeat sampled answers."),

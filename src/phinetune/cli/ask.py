@@ -7,26 +7,30 @@ from typing import Any
 import typer
 
 import phinetune
-from phinetune.cli.options import ALLOW_BIN, AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON, GREEDY
 from phinetune.cli.render import on_terminal, print_aside, print_json, say
 
 
 def command(
     run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
     question: str = typer.Argument(help="The question, in quotes."),
-    greedy: bool = typer.Option(False, "--greedy", help="Always the likeliest word: the same answer every time."),
+    greedy: bool | None = GREEDY,
     base: bool = typer.Option(False, "--base", help="Ask the base model, without what it has learned."),
-    temperature: float | None = typer.Option(None, help="Higher is more varied. [dim]\\[default: 0.7][/dim]"),
-    top_p: float | None = typer.Option(None, help="Share of likely words to choose from. [dim]\\[default: 0.9][/dim]"),
+    temperature: float | None = typer.Option(
+        None, help="0 is --greedy; higher is more varied. [dim]\\[default: 0][/dim]"
+    ),
+    top_p: float | None = typer.Option(
+        None, help="Where words are drawn: share of likely ones to choose from. [dim]\\[default: 0.9][/dim]"
+    ),
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
-    seed: int | None = typer.Option(None, help="Repeat a sampled answer."),
+    seed: int | None = typer.Option(None, help="Where words are drawn: draw the same ones again."),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
     dtype: str = typer.Option("auto", help="auto, bf16, fp16 or fp32."),
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Ask a tuned model a question.
+    """Ask a tuned model a question: the same question gets the same answer, unless you ask for variety.
 
     Example: phinetune ask . "What is machine learning?"
     """
@@ -44,5 +48,5 @@ def command(
     for piece in tuned.stream(question, base=base, greedy=greedy, **options):
         say(piece)
     say("\n")
-    if on_terminal() and not greedy and tuned.answers_vary(**options):
+    if on_terminal() and tuned.answers_vary(greedy, **options):
         print_aside("Drawn by chance; --greedy gives the same answer every time.")

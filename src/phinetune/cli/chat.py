@@ -10,7 +10,7 @@ from typing import Literal
 import typer
 
 import phinetune
-from phinetune.cli.options import ALLOW_BIN
+from phinetune.cli.options import ALLOW_BIN, GREEDY
 from phinetune.cli.render import print_json_line, print_line, prompt, say
 
 Voice = Literal["tuned", "base", "both"]
@@ -24,7 +24,7 @@ _HELP = (
 def command(
     model: str = typer.Argument(help="A run, a merged folder or a .gguf file."),
     base_model: str | None = typer.Option(None, "--model", help="Where the base model is now, if it has moved."),
-    greedy: bool = typer.Option(False, "--greedy", help="Always the likeliest word: the same answer every time."),
+    greedy: bool | None = GREEDY,
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
     allow_bin: bool = ALLOW_BIN,
@@ -74,7 +74,7 @@ def command(
 class _Asked:
     question: str
     base: bool
-    greedy: bool
+    greedy: bool | None
     max_new_tokens: int | None
     history: tuple[tuple[str, str], ...]
 

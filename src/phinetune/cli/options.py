@@ -11,6 +11,13 @@ from phinetune.settings import SHORT_NAMES, Settings
 ALLOW_BIN = typer.Option(
     False, "--allow-bin", help="Read an adapter in pickle form (.bin) too, as numbers alone, never as code."
 )
+GREEDY = typer.Option(
+    None,
+    "--greedy/--sample",
+    help="Always the likeliest word, so the same answer each time; or words drawn by chance. "
+    "[dim]\\[default: greedy][/dim]",
+    show_default=False,
+)
 DETAILS = typer.Option(False, "--details", help="Show everything behind it too.")
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of a page, for scripts.")
 

@@ -9,11 +9,11 @@ class GenerateSettings(Group):
     """How answers are written, when the model is asked."""
 
     temperature: float = setting(
-        0.7,
-        "Higher is more varied; 0 always takes the likeliest word.",
-        more="More varied answers, and more wrong ones; above 1 they begin to wander.",
+        0.0,
+        "0 always takes the likeliest word, so that an answer is the same each time; higher is more varied.",
+        more="Words are drawn by chance: more varied answers, and more wrong ones; above 1 they begin to wander.",
         less="Steadier answers, closer to those of the sheet.",
-        when="Answers should be facts (0 to 0.3), or should not all sound alike (0.8 to 1).",
+        when="Answers should not all sound alike (0.7 to 1), or go round in circles (0.3). For facts leave it at 0.",
         ge=0,
         le=10,
     )

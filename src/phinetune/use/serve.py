@@ -36,6 +36,8 @@ class Serving:
     name: str
     context: int
     at_once: int
+    temperature: float
+    top_p: float
     adapter: Path | None = None
 
 
@@ -70,6 +72,11 @@ class ModelServer:
         settings.api_keys = [serving.api_key] if serving.api_key else []
         settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
         settings.chat_template, settings.use_jinja = chat_template(template), True
+        # An answer is text: nothing in it is taken for a thought or the call of a tool. The blank that it begins with,
+        # which belongs to its first token (see tokens/prompt.py), is left out in this way too.
+        settings.force_pure_content_parser = True
+        # Where a request does not say; llama.cpp's own are 0.8 and 0.95.
+        settings.sampling.temp, settings.sampling.top_p = serving.temperature, serving.top_p
         if serving.adapter is not None:
             settings.lora_adapters = [_adapter(xllamacpp, serving.adapter)]
         settings.verbosity, settings.warmup = _QUIET, False
