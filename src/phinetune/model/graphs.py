@@ -2,11 +2,11 @@
 
     row of 16 pairs ─► filled up to a size ─► copied to where the graph reads ─► replay ─► gradients added, loss
 
-A step of full-size Phi-2 starts some 3,500 kernels, which took a processor 140 ms however short the row was; the GPU
-needs a tenth of that for 16 short pairs. Rows hardly ever have the same length, so that they are filled up to a few
-sizes: with short documents that nobody answers for (at most a sixteenth of the row and 32 tokens), and with targets
-that count for nothing. The loss and its gradient are those of the row itself. A graph for a size is recorded when the
-size is first met, which takes as long as two steps without one.
+A step of full-size Phi-2 starts some 3,200 kernels, which took the processor beside an H200 115 ms however short the
+row was; 16 short pairs keep the GPU busy for 19 ms. Rows hardly ever have the same length, so they are filled up to a
+few sizes: with short documents that nobody answers for, and with targets that count for nothing. The loss and its
+gradient are those of the row itself. A graph is recorded when its size is first met, which takes as long as two steps
+without one: sizes are coarse, because 256 tokens more cost a fiftieth of that.
 
 What is dropped differs from step to step, though a graph repeats what was recorded: every tensor has a seed of its own,
 in the order in which the recording draws them, and `GpuOps.salt` holds a number drawn for the row.
@@ -28,14 +28,15 @@ from phinetune.model.attend import Documents, attention_kind
 from phinetune.model.device import total_memory_bytes
 from phinetune.model.ops import PlainOps, ops_for
 from phinetune.model.ops.gpu import GpuOps
+from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.model.row_plan import bytes_of_a_row
 from phinetune.model.rows import FastRowLoss
 
 _SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
-_SMALLEST_FILL = 32  # tokens
-_FILLED_UP = 16  # a row grows by less than one part in so many
+_FILL = 256  # tokens: the sizes are multiples of it
+_SHORT = 128  # tokens; documents up to here are short ones (short_documents.py), longer ones are bounded more coarsely
+_COARSE = 4  # by how much the next bound is larger
 _DOCUMENTS = 8  # their number is filled up to a multiple of this
-_SHORTEST_BOUND = 64  # tokens; the least that the longest document is taken for
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,17 @@ class Size:
 
 def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
     """The smallest size that a row of documents of these lengths, with so many answer tokens, fits into."""
-    tokens = sum(lengths)
-    filled = _multiple(tokens, max(_SMALLEST_FILL, _power_of_2(tokens // _FILLED_UP + 1) // 2))
-    longest = max(_SHORTEST_BOUND, _power_of_2(max(lengths)))
+    filled = _multiple(sum(lengths), _FILL)
+    longest = _SHORT
+    while longest < max(lengths):
+        longest *= _COARSE
+    share = filled  # of the row, all or a half or a quarter ...: nearly the same for all rows of a sheet
+    while share // 2 >= max(1, answers):
+        share //= 2
     return Size(
         tokens=filled,
-        answers=min(filled, _multiple(answers, -(-filled // 4))),
-        documents=_multiple(len(lengths) + -(-(filled - tokens) // longest), _DOCUMENTS),
+        answers=share,
+        documents=_multiple(len(lengths) + -(-_FILL // longest), _DOCUMENTS),
         longest=longest,
         is_training=is_training,
     )
@@ -144,6 +149,7 @@ class GraphedRows:
         parts = torch.split(sums, [parameter.numel() for parameter in parameters])
         self._gradients = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
         self._recorded: dict[Size, _Recorded] = {}
+        self._works = True
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def __call__(
@@ -158,9 +164,9 @@ class GraphedRows:
         return self._row_loss(ids, positions, targets, predictors, lengths)
 
     def takes(self, lengths: Sequence[int]) -> bool:
-        """Whether such a row is worth a graph and there is room for its activations twice."""
+        """Whether its activations are kept rather than computed again, and there is room for them twice."""
         base: PreTrainedModel = self._model.get_base_model()
-        if getattr(base.model.layers[0], "gradient_checkpointing", False):
+        if not self._works or getattr(base.model.layers[0], "gradient_checkpointing", False):
             return False
         config = base.config
         kept = bytes_of_a_row(
@@ -189,10 +195,13 @@ class GraphedRows:
         size = size_of(lengths, targets.shape[0], is_training=self._model.training)
         salt = int(torch.randint(-(2**31), 2**31, ()))
         row = fill(size, ids, positions, targets, predictors, lengths)
-        if size not in self._recorded:
-            self._recorded[size] = self._record(size, row)
-        recorded = self._recorded[size]
         self._take_gradients()
+        recorded = self._recorded.get(size) or self._try_to_record(size, row)
+        if recorded is None:
+            device = self._parameters[0].device
+            loss = self._row_loss(*(part.to(device) for part in (ids, positions, targets, predictors)), tuple(lengths))
+            (loss * weight).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
         recorded.row.copy_(row)
         recorded.weight.fill_(weight)
         ops = _ops(self._model)
@@ -213,6 +222,16 @@ class GraphedRows:
                 else:
                     gradient.copy_(parameter.grad)
                 parameter.grad = gradient
+
+    def _try_to_record(self, size: Size, row: torch.Tensor) -> _Recorded | None:
+        """None, now and from here on, where the device does not take part: rows then go without graphs."""
+        try:
+            self._recorded[size] = self._record(size, row)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._works = False
+        return self._recorded.get(size)
 
     def _record(self, size: Size, row: torch.Tensor) -> _Recorded:
         device = self._parameters[0].device
@@ -247,8 +266,3 @@ class GraphedRows:
 
 def _multiple(count: int, of: int) -> int:
     return -(-count // of) * of
-
-
-def _power_of_2(count: int) -> int:
-    """The next one from `count` on."""
-    return 1 << max(0, count - 1).bit_length()

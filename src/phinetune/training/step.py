@@ -145,16 +145,18 @@ def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence
 
 
 def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device: torch.device) -> float:
-    losses = []
-    for batch in batches:
-        if isinstance(row_loss, GraphedRows) and row_loss.takes(batch.lengths):
-            row = (batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
-            losses.append(row_loss.add_gradients(*row, weight))
-            continue
-        loss = _loss(row_loss, batch.to(device))
-        (loss * weight).backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
+    losses = [_add_gradients(row_loss, batch, weight, device) for batch in batches]
     return float(torch.stack(losses).sum())
+
+
+def _add_gradients(row_loss: RowLoss, batch: Batch, weight: float, device: torch.device) -> torch.Tensor:
+    """The summed loss of a row. Nothing else of its way forth is left: a graph could not be recorded beside it."""
+    if isinstance(row_loss, GraphedRows) and row_loss.takes(batch.lengths):
+        row = (batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
+        return row_loss.add_gradients(*row, weight)
+    loss = _loss(row_loss, batch.to(device))
+    (loss * weight).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _loss(row_loss: RowLoss, batch: Batch) -> torch.Tensor:

@@ -151,8 +151,8 @@ class GpuOps(PlainOps):
         (rows, width), rank = z.shape, g_low.shape[1]
         tile, columns = 64, 64 if rank <= 64 else 32
         across = _cut(width, columns)
-        # So many parts that every multiprocessor has two programs, each a few tiles long.
-        rows_a_part = max(4 * tile, _cut(_cut(rows, max(1, 2 * self._processors // across)), tile) * tile)
+        # So many parts that every multiprocessor has eight programs, each a few tiles long.
+        rows_a_part = max(4 * tile, _cut(_cut(rows, max(1, 8 * self._processors // across)), tile) * tile)
         parts = z.new_empty(_cut(rows, rows_a_part), rank, width, dtype=torch.float32)
         self._kernels.low_gradient[(across, len(parts))](
             g_low, z, parts, _signed(seed), self.salt, _signed(threshold), rows, width, rows_a_part,
