@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=16, help="ours: pairs that go through the model at once")
+    parser.add_argument("--recompute", action="store_true", help="ours: activations computed again, not kept")
     arguments = parser.parse_args()
     train = ours if arguments.recipe == "ours" else peer
     seconds_a_step, tokens_a_step = train(arguments)
@@ -74,6 +75,8 @@ def ours(arguments: argparse.Namespace) -> tuple[float, float]:
     encoder = Encoder(base.tokenizer, PromptTemplate(), arguments.max_length)
     examples = encoder.examples(find_pairs(arguments.sheet).pairs)
     model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=0)
+    if arguments.recompute:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     epochs = arguments.steps / -(-len(examples) // 16)
     settings = TrainSettings(epochs=epochs, patience=0, eval_steps=10**6, save_steps=10**6)
     done = []

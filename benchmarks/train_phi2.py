@@ -90,27 +90,36 @@ def main() -> None:
     rate = max(rates)
     weights = sum(module.base_layer.weight.numel() for module in model.modules() if isinstance(module, PeftLinear))
     bound = rate / (4 * weights)
-    counted = steps[1:] or steps  # the first one fills caches and takes memory from the system
-    speed = sum(step.tokens for step in counted) / sum(step.seconds for step in counted)
+    # The first one fills caches and takes memory from the system. On a GPU some record a graph; the median does not.
+    counted = steps[1:] or steps
+    speed = statistics.median(step.tokens / step.seconds for step in counted)
+    all_in_all = sum(step.tokens for step in steps) / sum(step.seconds for step in steps)
     publish(
         f"Phi-2 at full size, random weights, {arguments.sheet.stem}",
         "python benchmarks/train_phi2.py"
         + (" --whole" if arguments.whole else f" --steps {arguments.steps}")
         + (f" --pairs-per-step {per_step}" if per_step != 16 else "")
+        + (f" --dtype {arguments.dtype}" if arguments.dtype != "auto" else "")
         + f" --sheet {arguments.sheet.name}",
         ["what", "figure"],
         [
             ["number format", dtype_name(dtype)],
             ["trainable parameters of all", "{:,} of {:,}".format(*lora.count_parameters(model))],
-            ["seconds a step, median", f"{statistics.median(step.seconds for step in counted):.2f}"],
+            ["seconds a step, median", f"{statistics.median(step.seconds for step in counted):.3f}"],
             ["real tokens a step, mean", f"{statistics.mean(step.tokens for step in counted):.0f}"],
-            ["real tokens/s", f"{speed:.1f}"],
-            ["matrix products alone", f"{rate / 1e9:.0f} GFLOP/s, at most {bound:.1f} tokens/s"],
+            ["real tokens/s, median of the steps", f"{speed:,.1f}"],
+            ["real tokens/s, all steps", f"{all_in_all:,.1f}"],
+            ["matrix products alone", f"{rate / 1e9:,.0f} GFLOP/s, at most {bound:,.1f} tokens/s"],
             ["share of the products' bound", f"{speed / bound:.0%}"],
-            ["peak memory", f"{peak_memory_gb(device):.1f} GB"],
+            ["peak memory", f"{peak_memory_gb(device):.1f} GB" + _held(device)],
             [f"all {len(steps)} steps" + (", validation and checkpoints" if arguments.whole else ""), f"{whole:.0f} s"],
         ],
     )
+
+
+def _held(device: torch.device) -> str:
+    """Beside the tensors, what torch's allocator holds of a GPU."""
+    return f" ({torch.cuda.max_memory_reserved(device) / 1e9:.1f} held)" if device.type == "cuda" else ""
 
 
 def phi2(dtype: torch.dtype, device: torch.device) -> PhiForCausalLM:

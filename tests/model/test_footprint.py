@@ -46,14 +46,15 @@ def _kept(model, row):
 @pytest.mark.parametrize("make", [toys.phi, toys.llama, _qwen2])
 def test_what_is_counted_is_what_autograd_keeps(make, dtype, documents):
     model = make()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = read_shape(model.config.to_dict(), "toy")
-    adapted = lora.attach(model.to(dtype).requires_grad_(False), LoraSettings(r=4), "toy", seed=0)
+    adapted = lora.attach(model.to(device, dtype).requires_grad_(False), LoraSettings(r=4), "toy", seed=0)
     adapted.train()
     examples = [Example(tuple(i % 400 for i in range(n)), n - a, 1) for n, a in documents]
-    kept = _kept(adapted, lay_out(examples))
+    kept = _kept(adapted, lay_out(examples).to(device))
     row = Row(tuple(n for n, _ in documents), sum(a for _, a in documents))
-    attention = attention_kind(torch.device("cpu"), dtype, shape.head_dim)
-    computing = Computing(dtype.itemsize, on_gpu=False, attention=attention, recompute=False)
+    attention = attention_kind(device, dtype, shape.head_dim)
+    computing = Computing(dtype.itemsize, on_gpu=device.type == "cuda", attention=attention, recompute=False)
     of_the_loss = row.answer_tokens * shape.hidden * dtype.itemsize  # its gradient, which the plan counts to the logits
     counted = kept_bytes(shape, adapter_shape(shape, 4, "all"), row, computing) + of_the_loss
     assert counted == pytest.approx(kept, rel=0.02)
@@ -134,4 +135,5 @@ def test_flash_and_bands_keep_no_copies_in_fp32():
         kept_bytes(*_phi2(), row, Computing(2, on_gpu=False, attention=kind, recompute=False))
         for kind in ("blocks", "flash", "bands")
     )
-    assert bands < flash < blocks
+    assert bands < blocks
+    assert flash < bands  # the GPU's kernels compute gelu again

@@ -22,7 +22,7 @@ Attention = Literal["blocks", "bands", "flash"]
 
 _FP32 = 4
 _ADAM_MOMENTS = 2
-_LOGITS_AT_ONCE = 1 << 24  # elements, as loss.py makes them
+_LOGITS_AT_ONCE, _LOGITS_ON_GPU = 1 << 24, 1 << 26  # elements, as loss.py makes them
 
 # Python with torch, transformers and PEFT: 0.37 GB when imported, and 0.5 GB with a tokenizer of 49,152 words and the
 # kernels of the products made (SmolLM2, a step of 8 tokens). On a GPU: what CUDA takes for itself; not measured here.
@@ -89,6 +89,11 @@ class Computing:
     attention: Attention
     recompute: bool
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the passes of a step are those of ops/gpu.py, for which the same GPUs are wanted."""
+        return self.attention == "flash"
+
 
 def footprint(
     shape: ModelShape,
@@ -118,7 +123,8 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
     if shape.is_fast:
         kept = kept_bytes(shape, adapter, row, computing)
         # loss.py makes one buffer of this many logits, whatever the row holds, and the gradient of what the head reads.
-        logits = max(_LOGITS_AT_ONCE, shape.vocabulary) * computing.itemsize
+        at_once = _LOGITS_ON_GPU if computing.on_gpu else _LOGITS_AT_ONCE
+        logits = max(at_once, shape.vocabulary) * computing.itemsize
         logits += row.answer_tokens * shape.hidden * computing.itemsize
     else:
         kept = _plain_bytes(shape, adapter, row, computing)
@@ -128,7 +134,8 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
         program=_PROGRAM_GPU if computing.on_gpu else _PROGRAM_CPU,
         weights=shape.parameters * computing.itemsize,
         adapter=_adapter_bytes(adapter, computing),
-        gradients=adapter.parameters * _FP32,
+        # A recorded graph (graphs.py) makes its own and adds them to those that stay.
+        gradients=adapter.parameters * _FP32 * (2 if computing.has_kernels else 1),
         optimizer=adapter.parameters * _FP32 * _ADAM_MOMENTS,
         activations=kept,
         logits=logits,
@@ -193,7 +200,7 @@ def _layer_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: 
     copies = sum(adapter.r * (layer.inputs + layer.outputs) for layer in adapter.layers)
     numbers = tokens * 2 * n + after * queries + low + copies  # input, its norm; what attention gives
     if shape.is_phi:
-        numbers += after * 2 * f  # before and after gelu
+        numbers += after * (1 if computing.has_kernels else 2) * f  # before gelu; after it where it is kept
         in_fp32 = 2 * tokens  # mean and 1 / deviation of the norm
     else:
         numbers += after * (2 * n + 3 * f)  # second residual and its norm; gate, up and their product

@@ -198,8 +198,10 @@ class GraphedRows:
         self._take_gradients()
         recorded = self._recorded.get(size) or self._try_to_record(size, row)
         if recorded is None:
-            device = self._parameters[0].device
-            loss = self._row_loss(*(part.to(device) for part in (ids, positions, targets, predictors)), tuple(lengths))
+            ids, positions, targets, predictors = (
+                part.to(self._parameters[0].device) for part in (ids, positions, targets, predictors)
+            )
+            loss = self._row_loss(ids, positions, targets, predictors, tuple(lengths))
             (loss * weight).backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         recorded.row.copy_(row)
