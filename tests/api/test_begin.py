@@ -12,6 +12,7 @@ import pytest
 import toys
 
 import phinetune
+from phinetune.api.begin import claimed
 from phinetune.errors import RunError
 from phinetune.events import Mirrored, Restored, Started, StepDone, Warned
 from phinetune.run_folder import RunFolder, locked
@@ -191,6 +192,20 @@ def test_a_mirror_that_cannot_be_one_is_refused_before_anything_begins(toy_base,
     with pytest.raises(RunError, match="same folder"):
         _train(toy_sheet, toy_base, tmp_path / "run", mirror=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["model", "model.before", "checkpoints", "checkpoints/copy", "training_visuals"])
+def test_a_mirror_inside_what_the_run_replaces_is_refused(tmp_path, place):
+    run, inside = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run" / place)
+    for folder, mirror in ((run, inside), (inside, run)):
+        with (
+            pytest.raises(RunError, match="lie in one another"),
+            claimed(folder, mirror, resume=False, overwrite=False, on_event=lambda _: None),
+        ):
+            pass
+    beside = RunFolder(tmp_path / "run" / "copy")
+    with claimed(run, beside, resume=False, overwrite=False, on_event=lambda _: None):
+        assert beside.lock.is_file()
 
 
 def test_a_mirror_that_fails_costs_the_run_nothing(toy_base, toy_sheet, tmp_path, whole):

@@ -117,9 +117,14 @@ def _refuse_to_lose(folder: RunFolder, wrong: dict[int, str], overwrite: bool, o
 
 def _claim_mirror(held: ExitStack, folder: RunFolder, mirror: RunFolder, resume: bool, overwrite: bool) -> None:
     ours, theirs = folder.root.resolve(), mirror.root.resolve()
-    if ours == theirs or ours.is_relative_to(theirs / "checkpoints") or theirs.is_relative_to(ours / "checkpoints"):
+    if ours == theirs:
         raise RunError(
             f"--mirror and --out are the same folder, {theirs}.", "Name a folder on another disk with --mirror."
+        )
+    if _is_part_of(ours, theirs) or _is_part_of(theirs, ours):
+        raise RunError(
+            f"--mirror {theirs} and --out {ours} lie in one another, where one would replace the other.",
+            "Name a folder on another disk with --mirror.",
         )
     if not _is_folder(theirs.parent):
         raise RunError(
@@ -186,6 +191,12 @@ def _unreadable(folder: RunFolder, error: OSError) -> RunError:
         f"{folder.root} cannot be read: {error.strerror or error}.",
         "If it is on a drive that is mounted first, mount it and try again. Or choose another folder.",
     )
+
+
+def _is_part_of(path: Path, root: Path) -> bool:
+    """Whether it lies in a folder that the run at `root` replaces as a whole, or clears."""
+    run = RunFolder(root)
+    return any(path.is_relative_to(place) for place in (run.model, run.model_before, run.checkpoints, run.visuals))
 
 
 def _is_folder(path: Path) -> bool:
