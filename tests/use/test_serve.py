@@ -97,6 +97,8 @@ def test_a_key_is_asked_for_when_there_is_one(toy_run):
         for key in (None, "wrong"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 _post(server.address, "/v1/chat/completions", _chat("Who?"), key)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{server.address}/health", timeout=60)
         assert "choices" in _post(server.address, "/v1/chat/completions", _chat("Who?"), "open sesame")
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import socket
+import tempfile
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +22,9 @@ from typing import Any, Self
 
 from phinetune.errors import RunError, SettingsError
 from phinetune.tokens.prompt import PromptTemplate
+from phinetune.use.gate import Gate
 
+_LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 to 108
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
@@ -68,7 +73,10 @@ class ModelServer:
             ) from None
         settings: Any = xllamacpp.CommonParams()
         settings.model.path, settings.model_alias = str(file), {serving.name}
-        settings.hostnames, settings.port = [serving.host], serving.port
+        self._held = ExitStack()
+        gated, settings.hostnames, settings.port = bool(serving.api_key), [serving.host], serving.port
+        if gated:
+            settings.hostnames, settings.port = [self._place_inside()], 0
         settings.api_keys = [serving.api_key] if serving.api_key else []
         settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
         settings.chat_template, settings.use_jinja = chat_template(template), True
@@ -85,11 +93,30 @@ class ModelServer:
         settings.timeout_read, settings.timeout_write, settings.n_threads_http = _LISTENING, _SENDING, _CLIENTS
         settings.cors_origins, settings.endpoint_slots = "", False
         self._server: Any = xllamacpp.Server(settings)
+        self._address = str(self._server.listening_address)
+        if gated:
+            self._address = self._open_gate(serving)
         self._write_one_token(serving.api_key)
 
     @property
     def address(self) -> str:
-        return str(self._server.listening_address)
+        return self._address
+
+    def _place_inside(self) -> str:
+        """Where llama.cpp listens behind the gate: a socket in a folder of ours, or a port where there is no such."""
+        if os.name == "nt":
+            return "127.0.0.1"
+        folder = self._held.enter_context(tempfile.TemporaryDirectory(prefix="phinetune-", ignore_cleanup_errors=True))
+        path = str(Path(folder, "llama.sock"))
+        return path if len(path) <= _LONGEST_SOCKET else "127.0.0.1"
+
+    def _open_gate(self, serving: Serving) -> str:
+        kind, _, place = self._address.partition("://")
+        host, _, port = place.rpartition(":")
+        assert serving.api_key
+        gate = Gate(serving.host, serving.port, serving.api_key, place if kind == "unix" else (host, int(port)))
+        self._held.callback(gate.close)
+        return gate.address
 
     def _write_one_token(self, api_key: str | None) -> None:
         """Return once the model answers. A server that is ended before its main loop has begun would never end."""
@@ -105,6 +132,7 @@ class ModelServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._held.close()
         self._server = None  # its destructor ends the server and joins its threads
 
 
