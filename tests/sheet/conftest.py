@@ -42,16 +42,16 @@ def text_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def open_document(tmp_path: Path) -> Callable[..., Path]:
-    """open_document([["question", "answer"]]) writes the smallest .ods file that holds these texts."""
+    """open_document([["question", "answer"]]) writes the smallest .ods file with these texts, and `extra` rows."""
 
-    def write(rows: Sequence[Sequence[str]], name: str = "book.ods") -> Path:
+    def write(rows: Sequence[Sequence[str]], name: str = "book.ods", extra: Sequence[str] = ()) -> Path:
         names = "urn:oasis:names:tc:opendocument:xmlns"
         cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
         lines = ("<table:table-row>" + "".join(map(cell.format, row)) + "</table:table-row>" for row in rows)
         content = (
             f'<office:document-content xmlns:office="{names}:office:1.0" xmlns:table="{names}:table:1.0"'
             f' xmlns:text="{names}:text:1.0"><office:body><office:spreadsheet><table:table table:name="FAQ">'
-            + "".join(lines)
+            + "".join([*lines, *extra])
             + "</table:table></office:spreadsheet></office:body></office:document-content>"
         )
         kind = "application/vnd.oasis.opendocument.spreadsheet"

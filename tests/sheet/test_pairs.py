@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from phinetune.errors import SheetError
 from phinetune.sheet import Pair, PairTable, find_pairs, normalize_question, split
 from phinetune.sheet.clean import clean
+from phinetune.sheet.table import Row, Table, UnknownFormat
 
 Write = Callable[..., Path]
 
@@ -164,6 +165,15 @@ class TestFindings:
         assert [pair.answer for pair in found.pairs] == ["We.", "15%", "1234.5", "1887"]
         assert codes(found)["own_format"] == (4,)
         assert 'such as "1234.5" (Sheet, row 4)' in message(found, "own_format")
+
+    def test_numbers_whose_look_is_not_known_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [("question", "answer"), ("Share?", UnknownFormat("0.15")), ("Who?", "We.")]
+        table = Table("FAQ", tuple(Row(number, cells) for number, cells in enumerate(rows, start=1)))
+        monkeypatch.setattr("phinetune.sheet.pairs.read_tables", lambda _: [table])
+        found = find_pairs("faq.xls")
+        assert codes(found)["unknown_format"] == (2,)
+        assert 'such as "0.15" (FAQ, row 2)' in message(found, "unknown_format")
+        assert "is not read from .xls. Save it as .xlsx" in message(found, "unknown_format")
 
     def test_conflicting_answers_are_used_and_told(self, text_file: Write) -> None:
         found = find_pairs(text_file("question,answer\nWho?,We.\nWhy?,So.\nwho,They.\n"))

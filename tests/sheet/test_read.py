@@ -17,8 +17,11 @@ import pytest
 import xlsxwriter
 
 from phinetune.errors import SheetError
+from phinetune.sheet.number_formats import Formatted
+from phinetune.sheet.open_document import find_shown
 from phinetune.sheet.read import read_tables
-from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Table, UnstoredFormula
+from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Table, UnknownFormat, UnstoredFormula
+from phinetune.sheet.workbook import _with_faults, workbook_tables
 
 Write = Callable[..., Path]
 
@@ -171,6 +174,52 @@ class TestValues:
         (row,) = cells(formatted(values))
         assert row == ("1234.5", "2024-05-01", "36:00:00", "2024-05-01", "3")
         assert [isinstance(cell, OwnFormat) for cell in row] == [True, True, True, False, False]
+
+    def test_an_open_document_tells_how_it_shows_its_numbers_and_days(self, open_document: Write) -> None:
+        as_stored = {
+            "percentage": 'office:value="0.15"',
+            "float": 'office:value="7"',
+            "currency": 'office:value="1234.5"',
+        }
+        shown = {"percentage": "15 %", "float": "007", "currency": "1.234,50 €"}
+        numbers = [
+            f'<table:table-cell office:value-type="{kind}" {stored}><text:p>{shown[kind]}</text:p>'
+            "<office:annotation><text:p>a note</text:p></office:annotation></table:table-cell>"
+            for kind, stored in as_stored.items()
+        ]
+        day = '<table:table-cell office:value-type="date" office:date-value="2024-03-12"><text:p>12.3.24</text:p>'
+        wide = '<table:table-cell office:value-type="float" office:value="5"><text:p>###</text:p></table:table-cell>'
+        twice = numbers[1].replace("<table:table-cell", '<table:table-cell table:number-columns-repeated="2"')
+        file = open_document(
+            [["question", "answer"]],
+            extra=[
+                '<table:table-row table:number-rows-repeated="3"><table:table-cell/></table:table-row>',
+                f"<table:table-row>{''.join(numbers)}{day}</table:table-cell>{wide}{twice}</table:table-row>",
+            ],
+        )
+        (_, row) = only_table(file).rows
+        assert row.number == 5
+        assert row.cells == ("15 %", "007", "1.234,50 €", "12.3.24", "5", "007", "007")
+
+    def test_an_open_document_that_claims_endless_numbers_is_read_all_the_same(self, open_document: Write) -> None:
+        cell = '<table:table-cell office:value-type="float" office:value="7" {}><text:p>7,0</text:p></table:table-cell>'
+        far = f'<table:table-cell table:number-columns-repeated="2000000000"/>{cell.format("")}'
+        row = '<table:table-row table:number-rows-repeated="{}">{}</table:table-row>'
+        many = cell.format('table:number-columns-repeated="100"')
+        shown = find_shown(ZipFile(open_document([["a", "b"]], extra=[row.format(100, many * 200)] * 300)))
+        assert len(shown["FAQ"]) < 4_000_000
+        assert [key[1] for key in find_shown(ZipFile(open_document([], extra=[row.format(1, far)])))["FAQ"]] == [
+            2 * 10**9 + 1
+        ]
+        bare = ((1, ["a", 7.0]),)
+        faults = {(1, 2 * 10**9): Formatted(7.0, "7,0"), (9, 1): Formatted(7.0, "7,0"), (1, 2): Formatted(7.0, "7,0")}
+        assert _with_faults(bare, faults) == [(1, ["a", "7,0"])]
+
+    def test_where_formats_are_not_told_numbers_are_known_to_be_bare(self, formatted: Write) -> None:
+        data = formatted([(0.15, "0%"), ("15%", "0%"), (7, "000")]).read_bytes()
+        (table,) = workbook_tables(data, "old.xls", {}, tells_formats=False)
+        assert table.rows[0].cells == ("0.15", "15%", "7")
+        assert [isinstance(cell, UnknownFormat) for cell in table.rows[0].cells] == [True, False, True]
 
     def test_a_formula_has_a_format_too(self, workbook: Write) -> None:
         path = workbook({"S": [["text"]]})

@@ -121,6 +121,16 @@ def test_chrf_forgives_endings():
         ("1,00,000", "100000", True),
         ("1,2,3", "3 and 2", True),
         ("1,5e-3", "0.0015", True),
+        ("1.417,50 Euro", "1417.5", True),
+        ("1.417,50", "1,417.50", True),
+        ("-1.234.567,8", "-1234567.8", True),
+        ("1.417.000 Stufen", "1417000", True),
+        ("1'417.50 Fr.", "1417.5", True),
+        ("12\u2019000", "12000", True),
+        ("1.417", "1417", False),  # it may be one and a half as well
+        ("1.417", "1,417", False),
+        ("am 10.12.2024", "2024", True),
+        ("1.2.3 and 4", "4", True),
     ],
 )
 def test_numbers_are_compared_by_value(answer, expected, same):

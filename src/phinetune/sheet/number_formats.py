@@ -12,9 +12,9 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 @dataclass(frozen=True, slots=True)
 class Formatted:
-    """A number with a format: as it is stored, and as the sheet shows it where that is known."""
+    """A number, or a day in ISO form, with a format: as it is stored, and as the sheet shows it where that is known."""
 
-    stored: float
+    stored: float | str
     shown: str | None
 
 

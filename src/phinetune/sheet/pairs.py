@@ -32,7 +32,7 @@ from phinetune.sheet.header import Columns
 from phinetune.sheet.lengths import warn_of_lengths
 from phinetune.sheet.read import read_tables
 from phinetune.sheet.repeats import warn_of_repeats
-from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnstoredFormula
+from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnknownFormat, UnstoredFormula
 from phinetune.sheet.texts import warn_of_texts
 from phinetune.sheet.verdict import warn_of_few
 
@@ -109,6 +109,7 @@ def find_pairs(
     sources: list[Source] = []
     skipped: list[Skipped] = []
     own_format: list[Pair] = []
+    unknown_format: list[Pair] = []
     for columns in chosen:
         for row in columns.header.data:
             found = _judge(row, columns)
@@ -117,6 +118,8 @@ def find_pairs(
                 sources.append(Source(columns, row))
                 if isinstance(row.cell(columns.answer), OwnFormat):
                     own_format.append(found)
+                elif isinstance(row.cell(columns.answer), UnknownFormat):
+                    unknown_format.append(found)
             else:
                 skipped.append(found)
     if not pairs:
@@ -141,6 +144,7 @@ def find_pairs(
             *warn_of_empty([*gaps, *((row.sheet, [row.row]) for row in skipped if row.trouble is Trouble.EMPTY)]),
             *warn_of_skipped(skipped),
             *_warn_of_formats(own_format),
+            *_warn_of_unknown_formats(unknown_format, path.suffix or "this kind of file"),
             *warn_of_few(len(pairs)),
             *warn_of_repeats(pairs),
             *warn_of_texts(pairs),
@@ -159,6 +163,17 @@ def _warn_of_formats(found: Sequence[Pair]) -> list[SheetWarning]:
     )
     notes = [(pair, f"stored as {quoted(pair.answer)}, and shown in a format of its own") for pair in found]
     return [warn_of_rows("own_format", message, notes)]
+
+
+def _warn_of_unknown_formats(found: Sequence[Pair], kind: str) -> list[SheetWarning]:
+    if not found:
+        return []
+    message = (
+        f"{counted(len(found), 'answer')} {'is a number' if len(found) == 1 else 'are numbers'}, read as stored, such "
+        f"as {quoted(found[0].answer)} ({place(found[0])}): how the sheet shows them (percents, leading zeros, "
+        f"decimals, amounts) is not read from {kind}. Save it as .xlsx, or write them as text, if the form matters."
+    )
+    return [warn_of_rows("unknown_format", message, [(pair, f"stored as {quoted(pair.answer)}") for pair in found])]
 
 
 def _gaps(columns: Columns) -> list[Sequence[int]]:

@@ -21,6 +21,7 @@ from phinetune.errors import SheetError, neighbour
 from phinetune.sheet.apart import damaged, password_protected, too_large
 from phinetune.sheet.delimited import delimited_table
 from phinetune.sheet.encoding import decode
+from phinetune.sheet.open_document import find_shown
 from phinetune.sheet.records import json_tables, looks_like_json, parquet_table
 from phinetune.sheet.table import SheetWarning, Table
 from phinetune.sheet.workbook import workbook_tables
@@ -133,9 +134,11 @@ def _zip_tables(data: bytes, file: str) -> list[Table]:
             faults: dict[str, CellFaults] = {}
             if "xl/workbook.xml" in names:
                 faults = find_faults(archive, file)
+            elif "content.xml" in names:
+                faults = find_shown(archive)
     except _DAMAGE:
         raise damaged(file) from None
-    return workbook_tables(data, file, faults)
+    return workbook_tables(data, file, faults, tells_formats="xl/workbook.bin" not in names)
 
 
 def _refuse_foreign(names: list[str], file: str) -> None:
@@ -159,7 +162,7 @@ def _ole_tables(data: bytes, file: str) -> list[Table]:
         raise password_protected(file)
     if holds("WordDocument"):
         raise _not_a_table(file, "an old Word document")
-    return workbook_tables(data, file, {})
+    return workbook_tables(data, file, {}, tells_formats=False)
 
 
 def _text_tables(data: bytes, file: str) -> list[Table]:

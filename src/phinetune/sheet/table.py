@@ -34,6 +34,12 @@ class OwnFormat(str):
     __slots__ = ()
 
 
+class UnknownFormat(str):
+    """A number as it is stored, of a file of which we cannot tell how it shows it."""
+
+    __slots__ = ()
+
+
 Cell = str | ErrorCell | UnstoredFormula
 
 

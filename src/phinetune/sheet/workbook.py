@@ -6,21 +6,28 @@ from collections.abc import Mapping, Sequence
 
 from phinetune.sheet.apart import rows_apart
 from phinetune.sheet.number_formats import Formatted
-from phinetune.sheet.table import OwnFormat, Table, UnstoredFormula, as_text, make_rows
+from phinetune.sheet.table import OwnFormat, Table, UnknownFormat, UnstoredFormula, as_text, make_rows
 from phinetune.sheet.workbook_xml import CellFaults
+
+_DAY = len("2024-03-12")
 
 Numbered = Sequence[tuple[int, Sequence[object]]]
 
 
-def workbook_tables(data: bytes, file: str, faults: Mapping[str, CellFaults]) -> list[Table]:
-    """One table per worksheet. `faults` (see workbook_xml) go where the reader leaves a cell empty or a number bare.
+def workbook_tables(
+    data: bytes, file: str, faults: Mapping[str, CellFaults], *, tells_formats: bool = True
+) -> list[Table]:
+    """One table per worksheet. `faults` (see workbook_xml, open_document) go where the reader leaves a cell empty or a
+    number bare; without `tells_formats` nothing is known of how numbers are shown.
 
     Raises SheetError when the workbook is protected, damaged or too large.
     """
     return [
         Table(
             name=part.name,
-            rows=make_rows(_with_faults(part.rows, faults.get(part.name or "", {}))),
+            rows=make_rows(
+                _with_faults(part.rows, faults.get(part.name or "", {})) if tells_formats else _bare(part.rows)
+            ),
             hidden=part.hidden,
         )
         for part in rows_apart("workbook", data, file)
@@ -33,6 +40,8 @@ def _with_faults(rows: Numbered, faults: CellFaults) -> Numbered:
         return rows
     cells_of = {number: list(cells) for number, cells in rows}
     for (row, column), fault in faults.items():
+        if isinstance(fault, Formatted) and column > len(cells_of.get(row, ())):
+            continue  # nothing was read there
         cells = cells_of.setdefault(row, [])
         cells += [""] * (column - len(cells))
         if isinstance(fault, Formatted):
@@ -42,8 +51,22 @@ def _with_faults(rows: Numbered, faults: CellFaults) -> Numbered:
     return sorted(cells_of.items())
 
 
+def _bare(rows: Numbered) -> Numbered:
+    """The numbers marked as ones whose look is not known."""
+    return [
+        (number, [UnknownFormat(as_text(cell)) if type(cell) in (int, float) else cell for cell in cells])
+        for number, cells in rows
+    ]
+
+
 def _as_shown(value: object, fault: Formatted) -> object:
     if fault.shown is not None:
         # Never another cell's number, should the reader count places in another way.
-        return fault.shown if value == fault.stored else value
+        return fault.shown if _is_same(value, fault.stored) else value
     return OwnFormat(as_text(value))
+
+
+def _is_same(value: object, stored: float | str) -> bool:
+    if isinstance(stored, str):  # a day, perhaps with a time that the reader writes in another way
+        return isinstance(value, str) and value[:_DAY] == stored[:_DAY]
+    return value == stored

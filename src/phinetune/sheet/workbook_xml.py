@@ -103,7 +103,7 @@ def _elements(xml: bytes, wanted: str) -> list[dict[str, str]]:
         if _local(name) == wanted:
             found.append(attributes)
 
-    parser = _parser()
+    parser = xml_parser()
     parser.StartElementHandler = start
     parser.Parse(xml, True)
     return found
@@ -140,7 +140,7 @@ class _SheetParser:
         self.in_value = False
 
     def parse(self, xml: bytes) -> CellFaults:
-        parser = _parser()
+        parser = xml_parser()
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
         parser.CharacterDataHandler = self.text
@@ -209,7 +209,7 @@ class _StylesParser:
         self.inside = False
 
     def parse(self, xml: bytes) -> Formats:
-        parser = _parser()
+        parser = xml_parser()
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
         parser.Parse(xml, True)
@@ -230,7 +230,8 @@ class _StylesParser:
             self.inside = False
 
 
-def _parser() -> expat.XMLParserType:
+def xml_parser() -> expat.XMLParserType:
+    """For parts of a workbook, which may come from anybody."""
     parser = expat.ParserCreate()
     parser.buffer_text = True
     # Spreadsheets declare no document type; one that does means to make entities explode.

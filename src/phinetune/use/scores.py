@@ -15,7 +15,9 @@ from sacrebleu.metrics.chrf import CHRF
 _CHRF = CHRF()
 _NUMBER = re.compile(
     r"""(?P<sign>(?<![\w%°€)])[-+\u2212])?  # after a number or a letter it is the dash of a range or a word
-        (?:(?P<commas>[1-9]\d*(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?)  # 1,417.5
+        (?:(?P<dots>(?<![\d.,])[1-9]\d{0,2}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})(?![.,]?\d))  # 1.417,5; 1.417.000
+          |(?P<marks>(?<![\d.,])[1-9]\d{0,2}(?:['\u2019]\d{3})+(?:\.\d+)?(?!\d))  # 1'417.5
+          |(?P<commas>[1-9]\d*(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?)  # 1,417.5
           |(?P<others>(?<!\d,)\d+(?:[\u00a0\u202f]\d{3})*,\d+(?!,?\d)  # 3,5
                      |\d+(?:[\u00a0\u202f]\d{3}(?!\d))*(?:\.\d+)?))  # 1417.5
         (?P<exponent>[eE][-+]?\d+)?""",
@@ -68,7 +70,7 @@ def chrf(answer: str, expected: str) -> float:
 def same_numbers(answer: str, expected: str) -> bool:
     """Whether every number of the expected answer stands in the answer; False when it has none.
 
-    1,417 is a thousand and more, 3,5 three and a half; 10-15 is 10 and 15.
+    1,417 and 1.417,50 are a thousand and more, 3,5 three and a half, and 1.417 is one and a half; 10-15 is 10 and 15.
     """
     said, hoped = _numbers(answer), _numbers(expected)
     return bool(hoped) and all(any(_is_close(number, other) for other in said) for number in hoped)
@@ -134,7 +136,11 @@ def _numbers(text: str) -> list[float]:
 
 def _number(found: re.Match[str]) -> float:
     sign = "-" if found["sign"] in ("-", "\u2212") else ""
-    if found["commas"]:
+    if found["dots"]:
+        digits = found["dots"].replace(".", "").replace(",", ".")
+    elif found["marks"]:
+        digits = re.sub("['\u2019]", "", found["marks"])
+    elif found["commas"]:
         digits = found["commas"].replace(",", "")
     else:
         digits = re.sub(r"[\u00a0\u202f]", "", found["others"]).replace(",", ".")
