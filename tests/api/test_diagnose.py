@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+
+import pytest
 
 import phinetune
 from phinetune.api.diagnose import diagnosis_of, in_both_parts
+from phinetune.errors import RunError
 from phinetune.run_folder import RunFolder
 from phinetune.sheet.findings import Pair
 
@@ -47,3 +51,14 @@ def test_how_answers_end_is_known_once_they_were_compared_and_forgotten_with_a_n
     later = folder.answers_json.stat().st_mtime + 5
     os.utime(folder.metrics_json, (later, later))
     assert "does_not_stop" not in {diagnosis.name for diagnosis in diagnosis_of(folder)}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("name", ["metrics_csv", "config_json", "findings_json"])
+def test_a_pipe_among_the_records_is_not_waited_for(toy_run, tmp_path, name):
+    shutil.copytree(toy_run.folder.root, tmp_path / "run")
+    file = getattr(RunFolder(tmp_path / "run"), name)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(RunError, match="is no file"):
+        phinetune.report(tmp_path / "run")

@@ -208,3 +208,17 @@ def test_the_command_line_says_it_without_a_traceback_or_the_token_and_then_goes
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/model/phinetune.json").is_file()
     assert SECRET not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../../precious.json", "..\\..\\precious.json", "a/../../../../precious.json"]
+)
+def test_names_that_lead_out_of_the_cache_are_refused_in_words_and_touch_nothing(hub, tmp_path, name):
+    """What calls itself a hub may be anybody (HF_ENDPOINT)."""
+    mine = [place / "precious.json" for place in (tmp_path, *tmp_path.glob("*/"))]
+    for file in mine:
+        file.write_text("mine")
+    hub.files[name] = b"theirs"
+    with pytest.raises(ModelError, match="lead out of"):
+        download(NAME)
+    assert all(file.read_text() == "mine" for file in mine)

@@ -143,3 +143,12 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(t
         pass
     assert (tmp_path / "precious").read_text() == "mine"
     assert folder.lock.is_symlink()
+
+
+def test_pictures_behind_a_link_are_refused_as_they_would_be_written_over_somebody_elses(tmp_path):
+    (tmp_path / "home").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    folder.visuals.symlink_to("../home")
+    with pytest.raises(RunError, match="does not belong to this run"), locked(folder):
+        pass

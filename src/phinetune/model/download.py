@@ -61,19 +61,31 @@ def download(name: str, files: Sequence[str] = _NEEDED) -> Path:
 
 
 def _missing(name: str, listing: Any, wanted: dict[str, Any]) -> list[Any]:
-    """The files of the hub's list that are wanted and not here."""
+    """The files of the hub's list that are wanted and not here. Raises ModelError for a name that leads elsewhere."""
     from huggingface_hub import try_to_load_from_cache
 
     def matches(file: Any, patterns: Sequence[str]) -> bool:
         return any(fnmatch(file.rfilename, pattern) for pattern in patterns)
 
-    return [
+    chosen = [
         file
         for file in listing.siblings or ()
-        if matches(file, wanted["allow_patterns"])
-        and not matches(file, wanted["ignore_patterns"])
-        and not isinstance(try_to_load_from_cache(name, file.rfilename, revision=listing.sha), str)
+        if matches(file, wanted["allow_patterns"]) and not matches(file, wanted["ignore_patterns"])
     ]
+    if outside := [file.rfilename for file in chosen if _leads_out(file.rfilename)]:
+        raise ModelError(
+            f"{name} has a file called {outside[0]}, which would lead out of the folder that it is stored in.",
+            "No honest model has one: choose another, or look at HF_ENDPOINT if you set it.",
+        )
+    return [
+        file
+        for file in chosen
+        if not isinstance(try_to_load_from_cache(name, file.rfilename, revision=listing.sha), str)
+    ]
+
+
+def _leads_out(file: str) -> bool:
+    return file.startswith("/") or ":" in file or ".." in file.replace("\\", "/").split("/")
 
 
 def _refuse_without_room(name: str, missing: Sequence[Any]) -> None:

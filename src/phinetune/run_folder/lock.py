@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phinetune.errors import RunError
-from phinetune.run_folder.paths import RunFolder
+from phinetune.run_folder.paths import RunFolder, require_own
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,9 +38,11 @@ def locked(folder: RunFolder) -> Iterator[bool]:
     """Be the only one who writes to the run folder; false where its drive knows no locks.
 
     The folder is made if need be, and removed again when nothing else was written to it.
-    Raises InUseError that names the holder when there is one, RunError when the folder cannot be written.
+    Raises InUseError that names the holder when there is one, RunError when the folder cannot be written, or its
+    pictures would be written, and those of before removed, behind a link.
     """
     try:
+        require_own(folder.visuals, folder.root)
         made = [place for place in (folder.checkpoints, folder.root) if not place.exists()]
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         handle, is_ours = _acquire(folder)

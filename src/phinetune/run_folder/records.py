@@ -12,6 +12,9 @@ from phinetune.run_folder.paths import RunFolder
 @contextmanager
 def damage_in_records(folder: RunFolder) -> Iterator[None]:
     """A value of another kind than a run writes, met in reading its records, as a RunError that names the folder."""
+    for file in folder.figures:
+        if file.exists() and not file.is_file():  # reading a pipe would never end
+            raise RunError(f"{file} is no file.", "Remove it, or copy the folder again from where it was trained.")
     try:
         yield
     except PhinetuneError:
