@@ -143,6 +143,7 @@ def compare(
     model: str | None = None,
     device: str = "auto",
     max_new_tokens: int | None = None,
+    allow_bin: bool = False,
     on_progress: OnProgress = lambda *_: None,
 ) -> Comparison:
     """Ask the base and the tuned model the same questions, greedily, and score both.
@@ -150,8 +151,8 @@ def compare(
     The questions are those held out in training, or the pairs of `sheet`; of more than `limit` so many are drawn, the
     same each time. `question` and `answer` name the columns of `sheet` by header, letter or number; left out, they are
     those that the run was told to take, if the sheet has them, and are found otherwise, as is the sheet of a workbook
-    without `sheet_name`. comparison.json, .xlsx and .png
-    are written to the run's pictures, and its report is made again.
+    without `sheet_name`. comparison.json, .xlsx and .png are written to the run's pictures, and its report is made
+    again. `allow_bin` reads an adapter in pickle form.
 
     Raises RunError when there is no run, it kept no questions, another took its place meanwhile or a model as judge
     gives no verdict, SettingsError for columns without a sheet and a judge that is unknown or cannot be reached as
@@ -175,7 +176,7 @@ def compare(
         )
     pairs = _draw(pairs, limit)
     decide = judge(judge_by, endpoint)
-    tuned = open_model(run, model=model, device=device)
+    tuned = open_model(run, model=model, device=device, allow_bin=allow_bin)
     if not tuned.has_base:
         raise RunError("A merged model has no base model in it to compare with.", "Give the run it was merged from.")
     longest = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}

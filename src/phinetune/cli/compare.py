@@ -8,7 +8,7 @@ import typer
 
 import phinetune
 from phinetune.cli.comparison_page import show_comparison
-from phinetune.cli.options import AS_JSON
+from phinetune.cli.options import ALLOW_BIN, AS_JSON
 from phinetune.cli.render import Bar, print_json
 
 
@@ -34,6 +34,7 @@ def command(
     max_new_tokens: int | None = typer.Option(None, help="Longest answer. [dim]\\[default: 256][/dim]"),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     device: str = typer.Option("auto", help="auto, cuda, mps or cpu."),
+    allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
     """See how much better the tuned model answers than its base, with intervals that say how sure that is.
@@ -55,6 +56,7 @@ def command(
             model=model,
             device=device,
             max_new_tokens=max_new_tokens,
+            allow_bin=allow_bin,
             on_progress=bar.show,
         )
     if as_json:
