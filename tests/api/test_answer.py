@@ -65,6 +65,17 @@ def test_a_column_of_old_answers_is_kept(toy_run, tmp_path):
     assert "old" in done.path.read_text(encoding="utf-8-sig")
 
 
+def test_an_empty_column_for_answers_is_filled(toy_run, tmp_path):
+    sheet = tmp_path / "list.csv"
+    sheet.write_text("Question,Answer,Due\nWho?,,today\n", encoding="utf-8")
+    done = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.csv", max_new_tokens=8)
+    with done.path.open(encoding="utf-8-sig", newline="") as file:
+        [header, row] = csv.reader(file)
+    assert header == ["Question", "Answer", "Due"]
+    assert row == ["Who?", phinetune.open_model(toy_run).ask("Who?", greedy=True, max_new_tokens=8), "today"]
+    assert done.column == "Answer"
+
+
 def test_bad_wishes_are_clear_errors(toy_run, questions, tmp_path):
     with pytest.raises(RunError, match=r"cannot be written to a\.pdf"):
         phinetune.answer_sheet(toy_run, questions, tmp_path / "a.pdf", max_new_tokens=2)

@@ -52,3 +52,16 @@ def test_a_column_named_by_hand(tmp_path):
 def test_a_file_without_questions_is_a_clear_error(tmp_path):
     with pytest.raises(SheetError, match="no question"):
         find_questions(_csv(tmp_path, "Question,Answer", ",yes", ",no"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "column"),
+    [
+        (("Question,Answer,Due", "Who?,,today", "When?, ,now"), 1),
+        (("Antwort,Frage", ",Wer?", ",Wann?"), 0),
+        (("Question,Answer", "Who?,Maren", "When?,"), None),
+        (("Question,Note", "Who?,", "When?,"), None),
+    ],
+)
+def test_an_empty_column_for_answers_is_found(tmp_path, lines, column):
+    assert find_questions(_csv(tmp_path, *lines)).answer_column == column

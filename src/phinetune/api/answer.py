@@ -42,7 +42,9 @@ def answer_sheet(
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
     **options: Any,
 ) -> Answered:
-    """Answer every question of `sheet` and write its rows with one more column to `to`, .xlsx or .csv.
+    """Answer every question of `sheet` and write its rows with the answers to `to`, .xlsx or .csv.
+
+    They go into a column that is named for answers and has none, or else into one more.
 
     `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned, `allow_bin`
     reads an adapter in pickle form. Raises SheetError when there are no questions, RunError when `to` is there
@@ -66,7 +68,7 @@ def answer_sheet(
     answers = [""] * len(table.questions)
     for place, answer in zip(places, written, strict=True):
         answers[place] = answer
-    column = write_answers(path, table.columns, table.rows, answers)
+    column = write_answers(path, table.columns, table.rows, answers, table.answer_column)
     return Answered(
         path=path,
         column=column,

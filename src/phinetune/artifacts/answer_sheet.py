@@ -1,4 +1,4 @@
-"""Questions with their answers -> a workbook or a .csv file: every column that was there, and one more."""
+"""Questions with their answers -> a workbook or a .csv file: every column that was there, and one with the answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ _LONGEST_CELL = 32_767  # characters, Excel's own limit
 _WIDTHS = (12, 60)
 
 
-def write_answers(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], answers: Sequence[str]) -> str:
+def write_answers(
+    path: Path,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    answers: Sequence[str],
+    column: int | None = None,
+) -> str:
     """Write the table to `path`, .xlsx or .csv; the name of the answers' column is returned.
 
-    Cells are text and nothing else: none becomes a formula. Raises RunError for another ending or a full disk.
+    The answers go into `column`, or a new one at the end. Cells are text and nothing else: none becomes a formula.
+    Raises RunError for another ending or a full disk.
     """
     check_ending(path)
-    name = _new_name(columns)
-    table = [[*columns, name], *([*row, answer] for row, answer in zip(rows, answers, strict=True))]
+    name = _new_name(columns) if column is None else columns[column]
+    place = slice(len(columns), None) if column is None else slice(column, column + 1)
+    table = [list(row) for row in (columns, *rows)]
+    for row, text in zip(table, (name, *answers), strict=True):
+        row[place] = [text]
     with atomic_file(path) as temporary:
         if path.suffix.lower() == ".csv":
             with temporary.open("w", encoding="utf-8-sig", newline="") as file:

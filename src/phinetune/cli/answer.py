@@ -30,7 +30,7 @@ def command(
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Answer every question of a sheet: its rows come back with one more column.
+    """Answer every question of a sheet: its rows come back with the answers in a column.
 
     Example: phinetune answer . --sheet new_questions.xlsx --to answers.xlsx
     """

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from phinetune.sheet.table import Cell, ErrorCell, Table
 
 @dataclass(frozen=True)
 class QuestionTable:
-    """`rows` hold all cells as text, `questions` the question of each row, "" where there is none."""
+    """`rows` hold all cells as text, `questions` the question of each row, "" where there is none.
+
+    `answer_column` is the place of a column that is named for answers and has none yet.
+    """
 
     file: str
     sheet: str | None
@@ -29,6 +33,7 @@ class QuestionTable:
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...]
     questions: tuple[str, ...]
+    answer_column: int | None = None
 
 
 def find_questions(path: str | Path, *, question: str | None = None, sheet: str | None = None) -> QuestionTable:
@@ -54,7 +59,14 @@ def find_questions(path: str | Path, *, question: str | None = None, sheet: str 
         rows=rows,
         numbers=tuple(row.number for row in header.data),
         questions=questions,
+        answer_column=_to_fill(header, column, rows),
     )
+
+
+def _to_fill(header: Header, question: int, rows: Sequence[Sequence[str]]) -> int | None:
+    likeness, column = best_column(header, ANSWER, QUESTION)
+    wanted = likeness is Likeness.EXACT and column != question
+    return column if wanted and not any(row[column].strip() for row in rows) else None
 
 
 def _by_hand(tables: list[Table], question: str) -> tuple[Table, Header, int]:
