@@ -15,7 +15,7 @@ import pytest
 import toys
 
 import phinetune
-from phinetune.errors import RunError, SettingsError
+from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.serve import chat_template
 
@@ -118,6 +118,20 @@ def test_a_key_that_no_request_can_carry_is_refused(toy_run, key):
         phinetune.serve(toy_run, api_key=key)
 
 
+def test_what_llama_cpp_cannot_load_is_a_clear_error(toy_run, tmp_path):
+    lora = phinetune.export_gguf_adapter(toy_run, tmp_path / "lora.gguf")
+    with pytest.raises(RunError, match="is an adapter alone, and not a model"):
+        phinetune.serve(lora)
+    [file] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=["q8_0"], check=False)
+    other = tmp_path / "other.gguf"
+    other.write_bytes(file.path.read_bytes().replace(b"phi2", b"phi7"))
+    with pytest.raises(RunError, match=r"llama\.cpp cannot serve .*other\.gguf"):
+        phinetune.serve(other)
+    (tmp_path / "text.gguf").write_text("hello")
+    with pytest.raises(ModelError, match="is not a GGUF file"):
+        phinetune.serve(tmp_path / "text.gguf")
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -145,6 +159,19 @@ def test_the_command_serves_until_it_is_told_to_stop(toy_run):
         finally:
             run.send_signal(signal.SIGINT)
         assert run.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--log"]])
+def test_the_log_tells_of_answers_when_asked_to_and_never_what_was_said(toy_run, flags):
+    command = [sys.executable, "-m", "phinetune", "serve", str(toy_run.folder.root), "--port", "0", "--json", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as run:
+        try:
+            _post(json.loads(run.stdout.readline())["address"], "/v1/chat/completions", _chat("Xylophone?"))
+        finally:
+            run.send_signal(signal.SIGINT)
+        told = run.communicate(timeout=30)[1]
+    assert ("tokens per second" in told) == bool(flags)
+    assert "Xylophone" not in told
 
 
 def test_no_web_page_reads_along_and_nobody_sees_the_questions_of_others(toy_run):

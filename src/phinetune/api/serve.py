@@ -6,8 +6,11 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+
 from phinetune.api.export import export_gguf
 from phinetune.api.run import Run
+from phinetune.errors import RunError
 from phinetune.model.gguf_base import gguf_note
 from phinetune.recipe import RECIPE_KEY, Recipe, default_recipe, parse_recipe, read_recipe
 from phinetune.run_folder import find_model
@@ -28,18 +31,24 @@ def serve(
     model: str | None = None,
     adapter: str | Path | None = None,
     allow_bin: bool = False,
+    log: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> ModelServer:
     """Start serving a run, a merged folder or a .gguf file; `with serve(run) as server:` ends it again.
 
     A run or folder is packed to a .gguf file (q8_0) beside it first, once for as long as its weights stay the same.
     `at_once` questions are answered side by side. `adapter` is a .gguf file of an adapter alone, applied to the
-    .gguf base model. `allow_bin` reads an adapter in pickle form. Raises SettingsError, RunError and ModelError as
-    their causes do.
+    .gguf base model. `allow_bin` reads an adapter in pickle form. `log` has llama.cpp say on
+    standard error how long each answer took. Raises SettingsError, RunError and ModelError as their causes do.
     """
     path = Path(run.folder.root if isinstance(run, Run) else run)
     lora = Path(adapter) if adapter is not None else None
     if path.is_file():
+        if gguf_note(path, gguf.Keys.General.TYPE) == "adapter":
+            raise RunError(
+                f"{path} is an adapter alone, and not a model.",
+                "Serve the run it was written from, or the whole model: phinetune gguf without --adapter.",
+            )
         note = gguf_note(lora or path, RECIPE_KEY)
         file, recipe = path, parse_recipe(note, path) if note is not None else default_recipe(str(path))
     else:
@@ -55,6 +64,7 @@ def serve(
         temperature=recipe.temperature,
         top_p=recipe.top_p,
         adapter=lora,
+        log=log,
     )
     return ModelServer(file, PromptTemplate(recipe.template), serving)
 

@@ -19,6 +19,7 @@ def command(
     api_key: str | None = typer.Option(None, envvar="PHINETUNE_API_KEY", help="Key that every request has to carry."),
     at_once: int = typer.Option(4, min=1, max=64, help="Questions that are answered side by side."),
     base_model: str | None = typer.Option(None, "--model", help="Where the base model is now, if it has moved."),
+    log: bool = typer.Option(False, "--log", help="Say of every answer how many tokens it had and how long it took."),
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = typer.Option(False, "--json", help="Print the address as a JSON object, for scripts."),
 ) -> None:
@@ -40,6 +41,7 @@ def command(
             at_once=at_once,
             model=base_model,
             allow_bin=allow_bin,
+            log=log,
             on_progress=bar.show,
         )
     with server:

@@ -28,12 +28,15 @@ _LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 t
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
-_QUIET = -1  # llama.cpp's log level: errors
+_QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with its tokens and its speed
 
 
 @dataclass(frozen=True)
 class Serving:
-    """Where and how to serve. Port 0 takes any that is free; without a key anyone who reaches the port may ask."""
+    """Where and how to serve. Port 0 takes any that is free; without a key anyone who reaches the port may ask.
+
+    `log`: llama.cpp says on standard error what it does, never what was asked or answered.
+    """
 
     host: str
     port: int
@@ -44,13 +47,14 @@ class Serving:
     temperature: float
     top_p: float
     adapter: Path | None = None
+    log: bool = False
 
 
 class ModelServer:
     """A running server; leaving the block ends it.
 
     Raises SettingsError for a host beyond this machine without a key and for a key that no request can carry,
-    RunError when the port is taken or llama.cpp is not installed.
+    RunError when the port is taken, the file is none that llama.cpp can load, or llama.cpp is not installed.
     """
 
     def __init__(self, file: Path, template: PromptTemplate, serving: Serving) -> None:
@@ -87,12 +91,18 @@ class ModelServer:
         settings.sampling.temp, settings.sampling.top_p = serving.temperature, serving.top_p
         if serving.adapter is not None:
             settings.lora_adapters = [_adapter(xllamacpp, serving.adapter)]
-        settings.verbosity, settings.warmup = _QUIET, False
+        settings.verbosity, settings.warmup = _TELLING if serving.log else _QUIET, False
         # What llama.cpp would leave open: an hour for a client that says nothing, any web page that the person visits
         # asking and reading along, and the questions of others for everybody with the key.
         settings.timeout_read, settings.timeout_write, settings.n_threads_http = _LISTENING, _SENDING, _CLIENTS
         settings.cors_origins, settings.endpoint_slots = "", False
-        self._server: Any = xllamacpp.Server(settings)
+        try:
+            self._server: Any = xllamacpp.Server(settings)
+        except RuntimeError:
+            raise RunError(
+                f"llama.cpp cannot serve {file}.",
+                "It says why with --log. It may be a model of a kind that it does not know: convert it again.",
+            ) from None
         self._address = str(self._server.listening_address)
         if gated:
             self._address = self._open_gate(serving)
