@@ -108,6 +108,8 @@ def test_a_finished_run_is_found_by_its_folder_or_its_model_folder(tmp_path):
 def test_a_model_folder_that_was_renamed_is_still_a_model(tmp_path):
     write_text(tmp_path / "my-download" / "phinetune.json", "{}")
     assert find_model(tmp_path / "my-download") == tmp_path / "my-download"
+    with pytest.raises(RunError, match="a model without the run it comes from"):
+        open_finished(tmp_path / "my-download")
 
 
 def test_no_run_an_unfinished_run_and_no_folder_are_told_apart(tmp_path):

@@ -163,6 +163,15 @@ def find_model(path: str | Path) -> Path:
 
 
 def open_finished(path: str | Path) -> RunFolder:
-    """The finished run at `path`: the run folder itself, or its `model` folder. Raises RunError as `find_model`."""
+    """The finished run at `path`: the run folder itself, or its `model` folder.
+
+    Raises RunError as `find_model`, and for a model that stands outside a run.
+    """
     model = find_model(path)
-    return RunFolder(model.resolve().parent if model == Path(path) else Path(path))
+    folder = RunFolder(model.resolve().parent if model == Path(path) else Path(path))
+    if not folder.is_finished:
+        raise RunError(
+            f"{path} is a model without the run it comes from.",
+            "Name the folder that `phinetune train` wrote to (its --out), with checkpoints and pictures in it.",
+        )
+    return folder
