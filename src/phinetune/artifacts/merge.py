@@ -6,13 +6,14 @@ merged/  config.json  generation_config.json  model-00001-of-00002.safetensors â
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from phinetune.errors import RunError
 from phinetune.model.merge import MergedTensor
@@ -20,6 +21,8 @@ from phinetune.recipe import Recipe
 from phinetune.run_folder import atomic_folder
 
 _SHARD_BYTES = 1 << 30
+_PIECE = 1 << 22  # numbers that are merged and written together
+_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _SPARE = 1.02  # of the disk: headers, tokenizer, card
 
 
@@ -37,11 +40,11 @@ def write_merged(
     """Write the merged model of the class `architecture` in `dtype`, with its recipe and copies of the `companions`:
     tokenizer files and card.
 
-    `on_progress(bytes written, bytes in all)` is called after every shard. Raises RunError when the disk is too small,
-    before anything is written.
+    `on_progress(bytes written, bytes in all)` is called after every tensor. Raises RunError when the disk is too small,
+    before anything is written. No more than a few megabytes of the merged weights are in memory at a time.
     """
     tensors = list(tensors)
-    sizes = [dtype.itemsize * _count(tensor) for tensor in tensors]
+    sizes = [dtype.itemsize * math.prod(tensor.shape) for tensor in tensors]
     require_space(folder, int(sum(sizes) * _SPARE))
     shards: list[list[MergedTensor]] = []
     filled = _SHARD_BYTES
@@ -56,11 +59,10 @@ def write_merged(
         index: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
-            weights = {tensor.name: tensor.make().to(dtype).contiguous() for tensor in shard}
-            save_file(weights, temporary / name, metadata={"format": "pt"})
-            index |= dict.fromkeys(weights, name)
-            written += sum(weight.numel() * weight.element_size() for weight in weights.values())
-            on_progress(written, sum(sizes))
+            for size in write_safetensors(temporary / name, shard, dtype):
+                written += size
+                on_progress(written, sum(sizes))
+            index |= {tensor.name: name for tensor in shard}
         if len(shards) > 1:
             listing = {"metadata": {"total_size": sum(sizes)}, "weight_map": index}
             (temporary / "model.safetensors.index.json").write_text(json.dumps(listing, indent=2), encoding="utf-8")
@@ -74,6 +76,27 @@ def write_merged(
             shutil.copyfile(file, temporary / file.name)
 
 
+def write_safetensors(path: Path, tensors: Sequence[MergedTensor], dtype: torch.dtype) -> Iterator[int]:
+    """Write a safetensors file (https://github.com/huggingface/safetensors#format) some rows at a time: the package
+    itself wants all tensors of a file in memory. Yields the bytes of each tensor once it is written.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        begin, end = end, end + dtype.itemsize * math.prod(tensor.shape)
+        header[tensor.name] = {"dtype": _TYPES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors:
+            rows = max(1, _PIECE // math.prod(tensor.shape[1:]))
+            for start in range(0, tensor.shape[0], rows):
+                piece = tensor.rows(start, min(start + rows, tensor.shape[0])).to(dtype)
+                file.write(piece.contiguous().view(torch.uint8).numpy().data)
+            yield dtype.itemsize * math.prod(tensor.shape)
+
+
 def require_space(place: Path, wanted: int) -> None:
     """Raises RunError when the disk of `place` has less than `wanted` bytes left."""
     there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
@@ -82,10 +105,3 @@ def require_space(place: Path, wanted: int) -> None:
             f"{place} needs {wanted / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB left.",
             "Free some space, or choose another place with --to.",
         )
-
-
-def _count(tensor: MergedTensor) -> int:
-    count = 1
-    for side in tensor.shape:
-        count *= side
-    return count

@@ -14,7 +14,9 @@ from phinetune.cli.render import Bar, print_json, print_line
 def command(
     run: str = typer.Argument(help="Folder that `phinetune train` wrote to, such as . for this one."),
     to: Path = typer.Option(Path("merged"), "--to", help="The folder to write."),
-    dtype: str = typer.Option("auto", help="Number format: bf16, fp16, fp32; auto keeps the base model's."),
+    dtype: str = typer.Option(
+        "auto", help="Number format: bf16, fp16, fp32; auto keeps that of the base model's folder."
+    ),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,

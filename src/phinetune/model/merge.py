@@ -1,5 +1,7 @@
 """The adapter added into the base model's weights, one weight at a time: W + s B A in fp32.
 
+DoRA (Liu et al., 2024) gives every row of that a length of its own, m.
+
 The model in memory stays as it is: each merged weight exists only while it is looked at, so that writing a merged
 model needs no more memory than the model and its largest layer.
 """
@@ -56,14 +58,22 @@ def _rows(parameter: torch.Tensor, layer: PeftLinear | None) -> Rows:
         return read
     [name] = layer.active_adapters
     down, up = (part[name].weight.detach().float().cpu() for part in (layer.lora_A, layer.lora_B))
-    return with_adapter(read, down, up, layer.scaling[name])
+    lengths = layer.lora_magnitude_vector[name].weight.detach().float().cpu() if layer.use_dora.get(name) else None
+    return with_adapter(read, down, up, layer.scaling[name], lengths)
 
 
-def with_adapter(read: Rows, down: torch.Tensor, up: torch.Tensor, scaling: float) -> Rows:
-    """The rows of W + s B A, of W's: down is A [r, inputs], up B [outputs, r], both fp32."""
+def with_adapter(
+    read: Rows, down: torch.Tensor, up: torch.Tensor, scaling: float, lengths: torch.Tensor | None = None
+) -> Rows:
+    """The rows of W + s B A, of W's: down is A [r, inputs], up B [outputs, r], both fp32. With `lengths` [outputs] each
+    row is stretched to its own.
+    """
 
     @torch.no_grad()
     def rows(start: int, stop: int) -> torch.Tensor:
-        return read(start, stop).addmm_(up[start:stop], down, alpha=scaling)
+        merged = read(start, stop).addmm_(up[start:stop], down, alpha=scaling)
+        if lengths is None:
+            return merged
+        return merged.mul_((lengths[start:stop] / merged.norm(dim=1))[:, None])
 
     return rows
