@@ -72,8 +72,8 @@ def test_large_models_are_written_in_shards(run, tmp_path, monkeypatch):
     seen = []
     merged = phinetune.merge(run, tmp_path / "m", dtype="bf16", on_progress=lambda *progress: seen.append(progress))
     shards = sorted(merged.path.glob("*.safetensors"))
-    assert len(shards) == len(seen) > 1
-    assert seen[-1][1] == seen[-1][2]
+    assert len(seen) > len(shards) > 1
+    assert seen[-1][1] == seen[-1][2] > seen[0][1]
     assert json.loads((merged.path / "model.safetensors.index.json").read_text())["metadata"]["total_size"] > 0
     AutoModelForCausalLM.from_pretrained(merged.path)
 
@@ -175,6 +175,47 @@ def test_bad_wishes_are_clear_errors_and_leave_nothing(run, tmp_path, monkeypatc
     with pytest.raises(RunError, match="its disk has"):
         phinetune.export_gguf(run, tmp_path / "t.gguf")
     assert not list(tmp_path.iterdir())
+
+
+def test_room_for_all_packings_is_seen_to_before_the_first_is_written(run, tmp_path, monkeypatch):
+    [one] = phinetune.export_gguf(run, tmp_path / "one.gguf", quantize=["f32"], check=False)
+    room = int(one.megabytes * 1e6) + (65 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": room})())
+    phinetune.export_gguf(run, tmp_path / "fits.gguf", quantize=["f32"], check=False)
+    with pytest.raises(RunError, match="its disk has"):
+        phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["f32", "f16"])
+    assert not list(tmp_path.glob("t.*"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_merged_folder_keeps_the_number_format_of_its_base(toy_run, tmp_path, dtype):
+    toys.save(tmp_path / "base", toys.phi().to(dtype))
+    merged = phinetune.merge(toy_run, tmp_path / "merged", model=str(tmp_path / "base"))
+    assert AutoModelForCausalLM.from_pretrained(merged.path).dtype == dtype
+    assert merged.kind == {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+
+
+def test_an_adapter_alone_needs_no_weights_of_its_base(run, tmp_path):
+    model, base = shutil.copytree(run.folder.model, tmp_path / "model"), tmp_path / "base"
+    base.mkdir()
+    where = Path(read_recipe(model).base_model)
+    shutil.copy(where / "config.json", base)
+    lora = phinetune.export_gguf_adapter(model, tmp_path / "a.gguf", model=str(base))
+    assert lora.read_bytes() == phinetune.export_gguf_adapter(run, tmp_path / "b.gguf").read_bytes()
+    ollama, page = (lora.with_name(f"a.gguf.{name}").read_text() for name in ("Modelfile", "txt"))
+    assert "FROM ./BASE.gguf\nADAPTER ./a.gguf\n" in ollama
+    assert "llama-completion -m BASE.gguf --lora a.gguf " in page
+    with pytest.raises(SettingsError, match="cannot be written as q8_0"):
+        phinetune.export_gguf_adapter(run, tmp_path / "c.gguf", kind="q8_0")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+    with pytest.raises(ModelError, match=r"does not fit this base model: model\.layers\.0\.mlp\.\w+: .* a layer of"):
+        phinetune.export_gguf_adapter(model, tmp_path / "c.gguf", model=str(base))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patched, pytest.raises(RunError, match="its disk has"):
+        patched.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+        phinetune.export_gguf_adapter(run, tmp_path / "c.gguf")
+    assert not list(tmp_path.glob("c*"))
 
 
 def test_nothing_that_is_there_is_overwritten(run, tmp_path):

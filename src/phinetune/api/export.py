@@ -8,22 +8,27 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from phinetune.api.ask import TunedModel, is_merged, open_model
 from phinetune.api.run import Run
-from phinetune.artifacts.gguf import GgufFacts, write_gguf
+from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
-from phinetune.artifacts.merge import write_merged
+from phinetune.artifacts.merge import require_space, write_merged
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.artifacts.quantize import check_kind
 from phinetune.errors import ModelError, RunError, SettingsError
+from phinetune.model.adapter_config import read_adapter_config
 from phinetune.model.device import DTYPES, dtype_name, keep_freed_memory, pick_device, pick_dtype
+from phinetune.model.find_shape import KNOWN, find_shape
+from phinetune.model.folder import damage_in, read_json
 from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
+from phinetune.model.lora import read_weights
 from phinetune.model.merge import merged_tensors
 from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
@@ -35,12 +40,14 @@ from phinetune.use.agreement import mean_loss, probes
 
 _SHARE_OF_MEMORY = 0.6
 _MOST_PAIRS = 64  # held-out ones that a written form is measured with
+_ADAPTER_KINDS = ("f16", "f32")
 _OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
 OnProgress = Callable[[str, int, int], None]
 
 # How far the loss of another form may lie from the adapter's, in nats per token of the model's own answers; beyond
 # it the file is wrong, not rounded. Packings below eight bits lose what they lose, and are only reported.
-_ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.05} | dict.fromkeys(("bf16", "fp16", "f16"), 0.03)
+_ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.01} | dict.fromkeys(("bf16", "fp16", "f16"), 0.03)
+_SHARE = {"q8_0": 0.01}  # of the adapter's loss, where that is more
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,9 @@ def merge(
 ) -> Exported:
     """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
 
-    `dtype` is bf16, fp16 or fp32; auto is the one that this machine computes models in. `model` is where the base model
-    is now, if it has moved. Raises RunError when `to` is there already or the disk is too small, and ModelError when
-    the merged model does not say what the adapter says.
+    `dtype` is bf16, fp16 or fp32; auto is that of the base model's files, and of a packed .gguf file the one that this
+    machine computes models in. `model` is where the base model is now, if it has moved. Raises RunError when `to` is
+    there already or the disk is too small, and ModelError when the merged model does not say what the adapter says.
     """
     folder = Path(to)
     if dtype not in ("auto", *DTYPES):
@@ -82,7 +89,7 @@ def merge(
         raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
     tuned = _open_exactly(run, model, allow_bin)
     base = tuned.model.get_base_model()
-    wanted = pick_dtype(torch.device("cpu"), dtype)
+    wanted = _number_format(find(model or read_recipe(source).base_model), dtype)
     companions = [file for file in sorted(source.iterdir()) if _goes_along(file)]
     for file in companions:
         require_own(file, source)
@@ -100,7 +107,7 @@ def merge(
     )
     measured_in = base.dtype
     del base, tuned  # one model in memory at a time
-    merged = load_base(str(folder), wanted, pick_device("cpu")).model
+    merged = load_base(str(folder), measured_in, pick_device("cpu")).model  # fp16 is too short to compute in
     kind = dtype_name(wanted)
     exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples), on)
     _refuse_if_wrong(exported, measured_in)
@@ -140,6 +147,7 @@ def export_gguf(
         stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
         del tuned
     facts = _facts(recipe, _base_name(source))
+    require_space(paths[0], sum(file_bytes(kind, stored.tensors, stored.config) for kind in kinds))
     keep_freed_memory()  # every weight takes buffers of the same sizes
     for kind, path in zip(kinds, paths, strict=True):
         write_gguf(
@@ -151,7 +159,7 @@ def export_gguf(
             facts,
             lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
         )
-        _write_companions(path, recipe, stored)
+        _write_companions(path, recipe, stored.tokenizer, stored.config.max_position_embeddings)
     if not check:
         return [Exported(path, kind, _megabytes(path), None, None, "") for kind, path in zip(kinds, paths, strict=True)]
     del stored
@@ -185,18 +193,27 @@ def export_gguf_adapter(
 ) -> Path:
     """Write the adapter alone, in f16 or f32, for llama.cpp's --lora beside the .gguf base model that is there already.
 
-    Raises RunError when the file is there already, ModelError for an architecture that cannot be written.
+    Of the base model only its configuration is looked at: no weights are read, and none are fetched. A Modelfile and a
+    page with the commands go beside it. Raises RunError when the file is there already or the disk is too small,
+    ModelError for an architecture that cannot be written and an adapter of another model.
     """
+    if kind not in _ADAPTER_KINDS:
+        raise SettingsError(f"An adapter cannot be written as {kind}.", f"Choose {' or '.join(_ADAPTER_KINDS)}.")
     path = _gguf_path(Path(to), kind, 1)
-    if kind not in ("f16", "f32"):
-        raise SettingsError(f"An adapter cannot be written as {kind}.", "Choose f16 or f32.")
     if path.exists():
         raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
-    tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
-    if not tuned.has_base:
-        raise RunError("A merged model has no adapter apart.", "Give the run that it was merged from.")
     source = find_model(run.folder.root if isinstance(run, Run) else run)
-    write_gguf_adapter(path, tuned.model, _facts(read_recipe(source), _base_name(source)), kind)
+    if is_merged(source):
+        raise RunError("A merged model has no adapter apart.", "Give the run that it was merged from.")
+    config, recipe = read_adapter_config(source), read_recipe(source)
+    base = model or recipe.base_model
+    shape = find_shape(base, download_config=base not in KNOWN).shape
+    facts = _facts(recipe, _base_name(source))
+    write_gguf_adapter(path, config, read_weights(source, allow_bin=allow_bin), shape, facts, kind)
+    own = Path(base).name if base.endswith(".gguf") and Path(base).name.isprintable() else "BASE.gguf"
+    with damage_in(source):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    _write_companions(path, recipe, tokenizer, recipe.max_length + recipe.max_new_tokens, base=own)
     return path
 
 
@@ -232,6 +249,15 @@ def _open_exactly(run: Run | str | Path, model: str | None, allow_bin: bool) -> 
     return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto", allow_bin=allow_bin)
 
 
+def _number_format(base: Path, wanted: str) -> torch.dtype:
+    """What the merged weights are written in, with `auto` as the folder or file of the base model decides."""
+    if wanted == "auto" and base.is_dir():
+        config = read_json(base / "config.json")
+        stored = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+        wanted = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(stored, "auto")
+    return pick_dtype(torch.device("cpu"), wanted)
+
+
 def _measure(tuned: TunedModel, run: Run | str | Path) -> tuple[list[Example], float, str]:
     """What every form is measured with, the adapter's loss on it, and what it is."""
     model = find_model(run.folder.root if isinstance(run, Run) else run)
@@ -249,10 +275,10 @@ def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
     `measured_in` is the number format that the adapter's loss was computed in: it rounds too.
     """
     allowed = _ROUNDING.get(exported.kind)
-    if allowed is not None:
-        allowed = max(allowed, _ROUNDING[dtype_name(measured_in)])
     if allowed is None or exported.loss is None or exported.adapter_loss is None:
         return
+    share = _SHARE.get(exported.kind, 0.0) * exported.adapter_loss
+    allowed = max(allowed, share, _ROUNDING[dtype_name(measured_in)])
     if abs(exported.loss - exported.adapter_loss) <= allowed:
         return
     if exported.path.is_dir():
@@ -286,16 +312,18 @@ def _companions(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}.Modelfile"), path.with_name(f"{path.name}.txt")
 
 
-def _write_companions(path: Path, recipe: Recipe, stored: StoredModel) -> None:
+def _write_companions(path: Path, recipe: Recipe, tokenizer: Any, context: int, base: str | None = None) -> None:
+    """`base` is the file of the base model where `path` is an adapter alone."""
     template = PromptTemplate(recipe.template)
     use = Use(
-        file=path.name,
+        file=base or path.name,
         prompt=template.prompt("{question}"),
-        stops=(str(stored.tokenizer.eos_token), *template.stop_strings()),
+        stops=(str(tokenizer.eos_token), *template.stop_strings()),
         temperature=recipe.temperature,
         top_p=recipe.top_p,
         max_new_tokens=recipe.max_new_tokens,
-        context=min(stored.config.max_position_embeddings, _OLLAMA_CONTEXT),
+        context=min(context, _OLLAMA_CONTEXT),
+        adapter=path.name if base else None,
     )
     ollama, page = _companions(path)
     write_text(ollama, modelfile(use))

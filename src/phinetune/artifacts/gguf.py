@@ -9,7 +9,7 @@ convert_hf_to_gguf.py. How each tensor is packed stands in quantize.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from phinetune.recipe import RECIPE_KEY, Recipe
 from phinetune.run_folder import atomic_file
 
 _WIDE = np.dtype(np.float32)
+_SPARE = 64 << 20  # of the disk: vocabulary and header
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,9 @@ def write_gguf(
     """
     architecture = architecture_of(config)
     names, tensors = NAMES[architecture], list(tensors)
-    packing = Packing(
-        check_kind(kind),
-        layers=config.num_hidden_layers,
-        tied=not any(tensor.name == "lm_head.weight" for tensor in tensors),
-        shared=config.num_attention_heads // config.num_key_value_heads,
-    )
+    packing = _packing(kind, tensors, config)
     kinds = {tensor.name: packing.kind_of(names.to_gguf(tensor.name), tensor.shape) for tensor in tensors}
-    require_space(path, sum(packed_bytes(tensor.shape, kinds[tensor.name]) for tensor in tensors) + (64 << 20))
+    require_space(path, file_bytes(kind, tensors, config))
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture)
@@ -90,6 +86,22 @@ def write_gguf(
             head_rows = tensor.shape[0] // heads[tensor.name.split(".")[-2]] if turned else 1
             placed.append(PlacedTensor(tensor, kinds[tensor.name], offset, head_rows))
         write_weights(temporary, placed, on_progress)
+
+
+def file_bytes(kind: str, tensors: Sequence[MergedTensor], config: Any) -> int:
+    """Room that the file takes on the disk, and some. Raises ModelError for an architecture that is not supported."""
+    names, packing = NAMES[architecture_of(config)], _packing(kind, tensors, config)
+    kinds = (packing.kind_of(names.to_gguf(tensor.name), tensor.shape) for tensor in tensors)
+    return sum(packed_bytes(tensor.shape, stored) for tensor, stored in zip(tensors, kinds, strict=True)) + _SPARE
+
+
+def _packing(kind: str, tensors: Sequence[MergedTensor], config: Any) -> Packing:
+    return Packing(
+        check_kind(kind),
+        layers=config.num_hidden_layers,
+        tied=not any(tensor.name == "lm_head.weight" for tensor in tensors),
+        shared=config.num_attention_heads // config.num_key_value_heads,
+    )
 
 
 def architecture_of(config: Any) -> str:

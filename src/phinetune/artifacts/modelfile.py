@@ -11,7 +11,10 @@ _GO_TEMPLATE = "{{ .Prompt }}"
 
 @dataclass(frozen=True)
 class Use:
-    """How the model wants to be asked. `prompt` holds {question}; `stops` end an answer."""
+    """How the model wants to be asked. `prompt` holds {question}; `stops` end an answer.
+
+    `adapter` is the file of an adapter alone, which stands on the base model in `file`.
+    """
 
     file: str
     prompt: str
@@ -20,6 +23,7 @@ class Use:
     top_p: float
     max_new_tokens: int
     context: int
+    adapter: str | None = None
 
 
 def modelfile(use: Use) -> str:
@@ -31,8 +35,10 @@ def modelfile(use: Use) -> str:
     template = _GO_TEMPLATE.join(_as_go(part) for part in use.prompt.split("{question}"))
     # Three quotation marks would end what is quoted, and the rest be read as commands of the file.
     stops = "".join(f'PARAMETER stop """{stop}"""\n' for stop in use.stops if '"' not in stop)
+    adapter = f"ADAPTER ./{use.adapter}\n" if use.adapter else ""
     return (
         f"FROM ./{use.file}\n"
+        f"{adapter}"
         f'TEMPLATE """{template}"""\n'
         f"{stops}"
         f"PARAMETER temperature {use.temperature:g}\n"
@@ -52,15 +58,25 @@ def how_to(use: Use, name: str) -> str:
     # llama-completion takes the prompt as it is; -e turns \\n into line breaks. The shell must change nothing in it.
     plain = use.prompt.replace("{question}", "YOUR QUESTION").replace("\\", "\\\\").replace("\n", "\\n")
     prompt, file = shlex.quote(plain), shlex.quote(use.file)
+    lora = f" --lora {shlex.quote(use.adapter)}" if use.adapter else ""
+    beside = f"{use.file} is the base model: the name of your own .gguf file of it belongs there.\n\n" if lora else ""
+    studio = (
+        "    takes no adapter apart: write the whole model with `phinetune gguf`\n"
+        if lora
+        else (
+            f"    lms import {file}\n"
+            f"    and set the prompt format of the model to:   {plain}\n"
+            f"    with the stop strings:   {', '.join(use.stops) or '(none)'}\n"
+        )
+    )
     return (
+        f"{beside}"
         f"llama.cpp\n"
-        f"    llama-completion -m {file} -no-cnv -e -p {prompt} "
+        f"    llama-completion -m {file}{lora} -no-cnv -e -p {prompt} "
         f"--temp {use.temperature:g} --top-p {use.top_p:g} -n {use.max_new_tokens}\n\n"
         f"Ollama\n"
-        f"    ollama create {name} -f {shlex.quote(f'{use.file}.Modelfile')}\n"
+        f"    ollama create {name} -f {shlex.quote(f'{use.adapter or use.file}.Modelfile')}\n"
         f'    ollama run {name} "YOUR QUESTION"\n\n'
         f"LM Studio\n"
-        f"    lms import {file}\n"
-        f"    and set the prompt format of the model to:   {plain}\n"
-        f"    with the stop strings:   {', '.join(use.stops) or '(none)'}\n"
+        f"{studio}"
     )

@@ -22,7 +22,9 @@ def command(
     ),
     several: str | None = typer.Option(None, "--all", help="Several packings at once: q8_0,q4_k_m"),
     adapter: bool = typer.Option(
-        False, "--adapter", help="The adapter alone, a few MB, for --lora beside the .gguf base model you have."
+        False,
+        "--adapter",
+        help="The adapter alone, a few MB, in f16 or f32, for --lora beside the .gguf base model you have.",
     ),
     model: str | None = typer.Option(None, help="Where the base model is now, if it has moved since training."),
     check: bool = typer.Option(
@@ -38,13 +40,15 @@ def command(
     Example: phinetune gguf . --to my-model.gguf --quantize q4_k_m
     """
     if adapter:
-        path = phinetune.export_gguf_adapter(run, to or Path("lora.gguf"), model=model, allow_bin=allow_bin)
+        path = phinetune.export_gguf_adapter(
+            run, to or Path("lora.gguf"), kind=several or quantize, model=model, allow_bin=allow_bin
+        )
         size = path.stat().st_size / 1e6
         if as_json:
             print_json({"path": str(path), "megabytes": size})
             return
         print_line(f"Wrote the adapter alone to {path} ({size:.1f} MB).")
-        print_line(f"Use it with the base model's .gguf: llama-completion -m BASE.gguf --lora {path} -no-cnv -p …")
+        print_line(f"How to run it beside the base model's .gguf in llama.cpp and Ollama: {path}.txt")
         return
     kinds = [kind.strip() for kind in (several or quantize).split(",") if kind.strip()]
     with Bar(silent=as_json) as bar:
