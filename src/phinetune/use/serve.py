@@ -99,6 +99,7 @@ class ModelServer:
         try:
             self._server: Any = xllamacpp.Server(settings)
         except RuntimeError:
+            self._held.close()
             raise RunError(
                 f"llama.cpp cannot serve {file}.",
                 "It says why with --log. It may be a model of a kind that it does not know: convert it again.",
