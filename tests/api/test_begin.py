@@ -120,9 +120,11 @@ def test_other_pairs_are_another_run_and_refused_before_the_model_is_loaded(toy_
 def test_what_changes_memory_or_disk_and_not_the_result_may_change(toy_base, toy_sheet, tmp_path):
     _train(toy_sheet, toy_base, tmp_path, stop_after=3)
     changed = {"batch_size": 1, "grad_accum": 4, "device": "cpu", "patience": 5, "adapter_format": "bin"}
+    changed["keep"] = "last"
     dotted = {"train.keep_checkpoints": 1, "train.save_steps": 2, "train.gradient_checkpointing": True}
     run, _ = _train(toy_sheet, toy_base, tmp_path, resume=True, **changed, **dotted)
     assert run.stopped == "finished"
+    assert run.kept_step == run.steps
 
 
 def test_a_run_that_began_on_another_machine_goes_on_and_says_that_rounding_differs(toy_base, toy_sheet, tmp_path):

@@ -38,9 +38,9 @@ def show_check(report: Any, file: Path, *, details: bool = False) -> None:
         _show_example(console, report, sheets)
     else:
         console.print()
-    for warning in report.warnings:
-        if warning.code == "few_pairs" and not details:  # that is the verdict
-            continue
+    # That pairs are few is the verdict.
+    warnings = [warning for warning in report.warnings if details or warning.code != "few_pairs"]
+    for warning in warnings:
         said = warning.message if details else _in_a_line(warning.message)
         console.print(f"[yellow]Note:[/yellow] {safe(said)}{_rows(warning, sheets, None if details else _FEW_ROWS)}")
     if details and report.skipped:
@@ -48,7 +48,7 @@ def show_check(report: Any, file: Path, *, details: bool = False) -> None:
         for skipped in report.skipped:
             place = f"{safe(skipped.sheet)}, row" if len(sheets) > 1 else "row"
             console.print(f"  {place} {skipped.row}: {safe(skipped.reason)}")
-    if report.warnings and not details:
+    if warnings and not details:
         console.print("[dim]What each means, with all rows: --details[/dim]")
     _show_next(console, report, shlex.quote(str(file)))
 

@@ -63,7 +63,7 @@ def too_few_pairs(evidence: Evidence) -> Diagnosis | None:
     return Diagnosis(
         "too_few_pairs",
         "note",
-        f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: their tone is learned, and little beyond it.",
+        f"{pairs} pair{'s' * (pairs != 1)} to learn from are few: little of what is learned holds for other questions.",
         pairs,
         "100 are a start and 500 are good; asking the same facts in other words counts too."
         + (" Until then, --preset small-data." if _gains_by_preset(evidence) else ""),
