@@ -105,9 +105,13 @@ class ModelServer:
                 "It says why with --log. It may be a model of a kind that it does not know: convert it again.",
             ) from None
         self._address = str(self._server.listening_address)
-        if gated:
-            self._address = self._open_gate(serving)
-        self._write_one_token(serving.api_key)
+        try:
+            if gated:
+                self._address = self._open_gate(serving)
+            self._write_one_token(serving.api_key)
+        except BaseException:
+            self._held.close()
+            raise
 
     @property
     def address(self) -> str:
