@@ -1,11 +1,13 @@
 """One training recipe, ours or another's, in a process of its own: real tokens/s and peak memory as JSON.
 
-    python benchmarks/recipes.py ours|guide|trl|trl-packed --model FOLDER --sheet SHEET [--steps N] [--dtype bf16]
+    python benchmarks/recipes.py ours|guide|trl|trl-packed --model FOLDER|random-phi2 --sheet SHEET [--steps N]
+                                 [--dtype bf16]
 
 `guide` is the well-known Phi-2 script: transformers.Trainer, rows padded to --max-length, questions trained too.
 `trl` is TRL's SFTTrainer with answer-only loss, padded to the longest of a batch; `trl-packed` fills rows of
 --max-length. All train LoRA r = 16 on every linear layer with dropout 0.05, 16 pairs a step (packed: one row a step),
-on the same pairs. Real tokens are those of the pairs; padding does not count. Import and load time do not count.
+on the same pairs. Real tokens are those of the pairs; padding does not count. Import and load time do not count, nor
+does the first step, where there are more: medians of the steps.
 
 The others need the packages of the extra `bench`.
 """
@@ -15,13 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from train_phi2 import phi2
+from train_phi2 import tokenizer as phi2_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from phinetune.events import StepDone
 from phinetune.model import lora
@@ -35,6 +40,7 @@ from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.loop import Corpus, fit
 
+RANDOM_PHI2 = "random-phi2"  # at full size
 LINEAR_LAYERS = {
     "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
     "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -71,10 +77,14 @@ def main() -> None:
 def ours(arguments: argparse.Namespace) -> tuple[float, float]:
     device = pick_device()
     keep_freed_memory()
-    base = load_base(arguments.model, DTYPES[arguments.dtype], device)
-    encoder = Encoder(base.tokenizer, PromptTemplate(), arguments.max_length)
+    if arguments.model == RANDOM_PHI2:
+        base, tokenizer = phi2(DTYPES[arguments.dtype], device), phi2_tokenizer()
+    else:
+        loaded = load_base(arguments.model, DTYPES[arguments.dtype], device)
+        base, tokenizer = loaded.model, loaded.tokenizer
+    encoder = Encoder(tokenizer, PromptTemplate(), arguments.max_length)
     examples = encoder.examples(find_pairs(arguments.sheet).pairs)
-    model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=0)
+    model = lora.attach(base, LoraSettings(), arguments.model, seed=0)
     if arguments.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     epochs = arguments.steps / -(-len(examples) // 16)
@@ -85,7 +95,10 @@ def ours(arguments: argparse.Namespace) -> tuple[float, float]:
         for event in fit(model, Corpus(examples, []), settings, checkpoints, pairs_per_row=arguments.batch_size):
             if isinstance(event, StepDone):
                 done.append(event)
-    return sum(step.seconds for step in done) / len(done), sum(step.tokens for step in done) / len(done)
+    # The first step fills caches; on a GPU the first of a size records a graph, which the median leaves out.
+    counted = done[1:] or done
+    tokens = statistics.mean(step.tokens for step in counted)
+    return tokens / statistics.median(step.tokens / step.seconds for step in counted), tokens
 
 
 def peer(arguments: argparse.Namespace) -> tuple[float, float]:
@@ -93,14 +106,18 @@ def peer(arguments: argparse.Namespace) -> tuple[float, float]:
     from peft import LoraConfig
 
     packed = arguments.recipe == "trl-packed"
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    is_random = arguments.model == RANDOM_PHI2
+    tokenizer: Any = phi2_tokenizer() if is_random else AutoTokenizer.from_pretrained(arguments.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     pairs = find_pairs(arguments.sheet).pairs
     prompts = [f"### Question: {pair.question}\n\n### Answer:" for pair in pairs]
     answers = [f" {pair.answer}{tokenizer.eos_token}" for pair in pairs]
     texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     real = sum(min(len(ids), arguments.max_length) for ids in tokenizer(texts).input_ids)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=DTYPES[arguments.dtype])
+    if is_random:
+        model: Any = phi2(DTYPES[arguments.dtype], pick_device())
+    else:
+        model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=DTYPES[arguments.dtype])
     adapter = LoraConfig(
         r=16,
         lora_alpha=32,
@@ -138,9 +155,28 @@ def peer(arguments: argparse.Namespace) -> tuple[float, float]:
             peft_config=adapter,
         )
     steps_an_epoch = len(trainer.get_train_dataloader()) / options["gradient_accumulation_steps"]
+    clock = _Clock()
+    trainer.add_callback(clock)
     start = time.perf_counter()
     trainer.train()
-    return (time.perf_counter() - start) / arguments.steps, real / steps_an_epoch
+    whole = (time.perf_counter() - start) / arguments.steps
+    return statistics.median(clock.seconds[1:]) if len(clock.seconds) > 1 else whole, real / steps_an_epoch
+
+
+class _Clock(TrainerCallback):
+    """The seconds of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._start)
 
 
 def _guide_trainer(
