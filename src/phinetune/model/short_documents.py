@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from phinetune.model.flash import flash_document_attention
 from phinetune.model.ops import ops_for
 from phinetune.model.ops.gpu import LONGEST_IN_A_TILE, GpuOps
 
@@ -23,10 +24,12 @@ _LONGEST_ELSEWHERE = 64
 _WIDEST_HEAD, _WIDEST_HEAD_ON_HOPPER = 96, 128
 
 
-def has_short(device: torch.device, dtype: torch.dtype, longest: int, head_dim: int) -> bool:
-    """Whether there are kernels for documents of up to `longest` tokens, heads of `head_dim` numbers, in `dtype`."""
-    if longest > LONGEST or not isinstance(ops_for(torch.empty(0, dtype=dtype, device=device)), GpuOps):
-        return False
+def has_short(device: torch.device, dtype: torch.dtype, longest: int) -> bool:
+    """Whether there are kernels for documents of up to `longest` tokens in `dtype` on `device`."""
+    return longest <= LONGEST and isinstance(ops_for(torch.empty(0, dtype=dtype, device=device)), GpuOps)
+
+
+def _fits(device: torch.device, longest: int, head_dim: int) -> bool:
     hopper = torch.cuda.get_device_capability(device)[0] == 9
     if longest > _LONGEST_ELSEWHERE:
         return hopper and head_dim <= _WIDEST_HEAD
@@ -78,5 +81,7 @@ def short_document_attention(
     longest: int,
     head_dim: int,
 ) -> torch.Tensor:
-    """Rotation and attention of a row; see ShortAttention."""
+    """Rotation and attention of a row; see ShortAttention. What no tile of the GPU holds goes to flash.py."""
+    if not _fits(q.device, longest, head_dim):
+        return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
     return ShortAttention.apply(q, k, v, cos, sin, bounds, longest, head_dim)  # type: ignore[no-any-return,no-untyped-call]

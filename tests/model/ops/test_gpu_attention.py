@@ -27,6 +27,7 @@ OPS = GpuOps()
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch):
     monkeypatch.setattr(short_documents, "ops_for", lambda _x: OPS)
+    monkeypatch.setattr(short_documents, "_fits", lambda *_: True)
 
 
 def _row(lengths, heads, kv_heads, width, half, dtype=torch.float16, size=1.0):
@@ -120,16 +121,15 @@ def test_the_same_twice_and_with_empty_documents_in_between():
 @pytest.mark.skipif(ON_GPU, reason="without a GPU")
 def test_nothing_for_a_processor(monkeypatch):
     monkeypatch.undo()
-    assert not has_short(DEVICE, torch.float16, 10, 80)
+    assert not has_short(DEVICE, torch.float16, 10)
 
 
 @pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 def test_what_there_are_kernels_for(monkeypatch):
     monkeypatch.undo()
-    assert has_short(DEVICE, torch.bfloat16, 64, 80) == (torch.cuda.get_device_capability() >= (8, 0))
-    assert not has_short(DEVICE, torch.float32, 64, 80)
-    assert not has_short(DEVICE, torch.bfloat16, LONGEST + 1, 80)
-    assert not has_short(DEVICE, torch.bfloat16, 64, 256)
+    assert has_short(DEVICE, torch.bfloat16, 64) == (torch.cuda.get_device_capability() >= (8, 0))
+    assert not has_short(DEVICE, torch.float32, 64)
+    assert not has_short(DEVICE, torch.bfloat16, LONGEST + 1)
 
 
 @pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
@@ -144,3 +144,12 @@ def test_a_captured_graph_serves_documents_of_other_lengths():
     bounds.copy_(torch.tensor([0, 1, 1, 60], dtype=torch.int32))
     graph.replay()
     _agree([attended], _exact((1, 59), *heads[:3], inputs, angles)[:1], 1e-2)
+
+
+@pytest.mark.parametrize(("longest", "width"), [(64, 256), (128, 128)])
+def test_what_no_tile_holds_goes_to_flash(monkeypatch, longest, width):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (9, 0))
+    monkeypatch.setattr(short_documents, "flash_document_attention", lambda *given: given[-2:])
+    x, angles, bounds = torch.empty(1, width), torch.empty(1, width // 2), torch.zeros(2, dtype=torch.int32)
+    assert short_document_attention(x, x, x, angles, angles, bounds, longest, width) == (longest, width)
