@@ -24,10 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from phinetune.model import lora
-from phinetune.model.device import keep_freed_memory, pick_device
+from phinetune.model.device import keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.load import load_base
 from phinetune.run_folder import RunFolder
 from phinetune.settings import EMBEDDED_MODEL, GenerateSettings, LoraSettings, TrainSettings
@@ -72,7 +70,7 @@ def main() -> None:
 def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: int, seed: int) -> dict[str, Any]:
     """Train by one recipe and measure both models on the pairs of `test`."""
     device = pick_device()
-    base = load_base(EMBEDDED_MODEL, torch.bfloat16, device)
+    base = load_base(EMBEDDED_MODEL, pick_dtype(device), device)
     encoder = Encoder(base.tokenizer, PromptTemplate(), 512)
     parts = split(find_pairs(sheet, limit=limit).pairs, 0.1, seed)
     held_out = find_pairs(test, limit=questions).pairs

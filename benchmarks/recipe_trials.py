@@ -26,7 +26,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from phinetune.model import layers, lora
-from phinetune.model.device import keep_freed_memory, pick_device
+from phinetune.model.device import keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.load import load_base
 from phinetune.settings import EMBEDDED_MODEL, LoraSettings
 from phinetune.sheet.pairs import find_pairs
@@ -104,7 +104,7 @@ def material(encoder: Encoder, sheet: str, test: str | None, tokens: int, seed: 
 def trial(model_name: str, data: Material, recipe: Recipe, epochs: float, lr: float, seed: int) -> dict[str, Any]:
     """Train one recipe and measure it."""
     device = pick_device()
-    base = load_base(model_name, torch.bfloat16, device)
+    base = load_base(model_name, pick_dtype(device), device)
     model = _attach(base.model, recipe, base.name_for_peft, seed)
     parameters = [parameter for _, parameter in lora.trainable(model)]
     optimizer = _TwoRates(model, recipe.b_ratio, recipe.weight_decay)
@@ -251,7 +251,7 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, name: str, seed: int) -> str:
     """One trial, appended to the file of trials."""
-    base = load_base(arguments.model, torch.bfloat16, pick_device())
+    base = load_base(arguments.model, pick_dtype(pick_device()), pick_device())
     encoder = Encoder(base.tokenizer, PromptTemplate(), 512)
     data = material(encoder, arguments.sheet, arguments.test, arguments.tokens, seed)
     found = trial(arguments.model, data, VARIANTS[name], arguments.epochs, arguments.lr, seed)

@@ -91,13 +91,11 @@ def test_a_measured_peak_of_phi2_is_met():
         (16, 32, 16, BF16, 1.28),
         (4, 512, 256, BF16, 2.20),
         (64, 32, 16, BF16, 2.16),
-        (1, 512, 256, BF16, 1.84),
         (16, 128, 64, BF16, 2.21),
         (2, 1024, 512, BF16, 2.84),
         (16, 32, 16, FP32, 1.94),
         (4, 512, 256, FP32, 4.19),
         (4, 512, 256, Computing(2, False, "bands", recompute=True), 1.80),
-        (1, 1024, 900, Computing(2, False, "bands", recompute=True), 3.25),
     ],
 )
 def test_measured_peaks_of_smollm2_are_met(documents, length, answer, computing, peak):

@@ -52,9 +52,14 @@ def test_a_row_fits_into_its_size_and_the_fill_is_made_of_documents(lengths):
 
 
 def test_rows_of_like_length_share_a_size():
-    sizes = {size_of([30] * 15 + [tokens], 270 + tokens, is_training=True) for tokens in range(2, 129)}
-    assert {(size.tokens, size.answers) for size in sizes} == {(512, 512), (768, 384), (768, 768)}
-    assert {(size.documents, size.longest) for size in sizes} == {(24, 128)}
+    sizes = [size_of([30] * 15 + [tokens], 270 + tokens, is_training=True) for tokens in range(2, 129)]
+    assert {(size.tokens, size.answers) for size in sizes} == {(512, 512), (768, 768)}
+    assert {(size.documents, size.longest) for size in sizes} == {(32, 512)}
+
+
+@pytest.mark.parametrize(("answers", "share"), [(4000, 4096), (2000, 2048), (600, 1024)])
+def test_a_long_row_makes_logits_for_as_many_places_as_it_needs(answers, share):
+    assert size_of([40] * 100, answers, is_training=True).answers == share
 
 
 def test_a_processor_records_nothing():

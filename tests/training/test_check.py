@@ -8,9 +8,9 @@ import toys
 
 from phinetune.errors import ModelError, SettingsError, TrainingError
 from phinetune.model import lora
-from phinetune.model.rows import fast_row_loss
+from phinetune.model.rows import FastRowLoss, fast_row_loss
 from phinetune.settings import LoraSettings
-from phinetune.tokens.encode import Encoder
+from phinetune.tokens.encode import Encoder, Example
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training import check
 from phinetune.training.check import proven_row_loss
@@ -35,7 +35,7 @@ def _adapted(base):
 def test_the_fast_way_is_taken_where_it_agrees(make, dtype):
     model = _adapted(make().to(dtype))
     with proven_row_loss(model, _examples()) as (row_loss, warning):
-        assert row_loss.__qualname__.startswith("fast_row_loss")
+        assert isinstance(row_loss, FastRowLoss)
         assert warning is None
     assert model.training  # left as it was
 
@@ -83,12 +83,44 @@ def test_a_kernel_that_this_machine_does_not_have_is_no_obstacle(monkeypatch):
         assert warning.code == "slow_path"
 
 
+def _out_of_memory_beyond(tokens, monkeypatch):
+    """The plain way, in a memory that holds pairs of so many tokens."""
+    met, plain = [], check._each_alone
+
+    def each_alone(model, examples):
+        met.append([len(example.ids) for example in examples])
+        if max(met[-1]) > tokens:
+            raise torch.OutOfMemoryError
+        return plain(model, examples)
+
+    monkeypatch.setattr(check, "_each_alone", each_alone)
+    return met
+
+
+def test_long_pairs_are_looked_at_in_part_and_in_smaller_part_where_memory_runs_out(monkeypatch):
+    met = _out_of_memory_beyond(100, monkeypatch)
+    examples = [Example(tuple(range(1, n)), n - 3, 1) for n in (301, 401)]
+    with proven_row_loss(_adapted(toys.phi()), examples) as (row_loss, warning):
+        assert isinstance(row_loss, FastRowLoss)
+        assert warning is None
+    assert met == [[192, 192], [24, 24]]
+
+
+def test_what_does_not_fit_even_then_is_said_with_what_it_needs(monkeypatch):
+    _out_of_memory_beyond(5, monkeypatch)
+    with (
+        pytest.raises(TrainingError, match="does not fit in the memory .* needs about .* GB"),
+        proven_row_loss(_adapted(toys.phi()), _examples()),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_that_knows_the_sheet_by_heart_is_proven_all_the_same(dtype):
     base = toys.llama().to(dtype)
     torch.nn.init.zeros_(base.lm_head.weight)  # every answer at the same odds, and no gradient at all
     with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
-        assert row_loss.__qualname__.startswith("fast_row_loss")
+        assert isinstance(row_loss, FastRowLoss)
         assert warning is None
 
 

@@ -1,7 +1,6 @@
 """Attention within the documents of a row, by the fastest way that is at hand.
 
 flash.py       one fused kernel        bf16 and fp16 on NVIDIA GPUs from compute capability 8.0 on
-short_…py      Triton                  there, where no document of the row is longer than 128 tokens
 bands.py       attention.c             bf16 on a CPU, where there is GCC
 documents.py   a few batched products  everything else, and the reference of the other two
 """
@@ -19,7 +18,6 @@ from phinetune.model.bands import document_attention_by_bands, has_bands
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
 from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
 from phinetune.model.footprint import Attention
-from phinetune.model.short_documents import has_short, short_document_attention
 
 
 def attention_kind(device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
@@ -65,15 +63,8 @@ def attend_within_bounds(model: PreTrainedModel, positions: torch.Tensor, docume
     """The same where attention is "flash": nothing but the row's size is known to the processor."""
     cos, sin = layers.rotation(model, positions)
     _, _, head_dim = layers.heads(model)
-    bounds, longest = documents.bounds, documents.longest
-    if has_short(positions.device, model.dtype, longest):
-
-        def by_short(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-            return short_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
-
-        return by_short
 
     def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-        return flash_document_attention(q, k, v, cos, sin, bounds, longest, head_dim)
+        return flash_document_attention(q, k, v, cos, sin, documents.bounds, documents.longest, head_dim)
 
     return by_flash

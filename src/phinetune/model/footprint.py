@@ -3,8 +3,8 @@
     program | weights | adapter | gradients | optimizer | activations | logits | allocator
 
 The peak is that of the largest training step, or of the check before the first step (training/check.py), which runs
-transformers' plain forward on the longest pair alone and keeps three times as much a token. Activations are counted
-tensor by tensor as layers.py, fused.py, elementwise.py, bands.py and documents.py save them for the way back;
+transformers' plain forward on the beginning of the longest pair and keeps three times as much a token. Activations are
+counted tensor by tensor as layers.py, fused.py, elementwise.py, bands.py and documents.py save them for the way back;
 tests/model/test_footprint.py holds the count against what autograd really keeps. What could only be measured is a
 constant below, with its measurement; `benchmarks/plan_accuracy.py` measures whole runs against the sum.
 """
@@ -19,6 +19,10 @@ from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
 from phinetune.model.shape import AdapterShape, ModelShape
 
 Attention = Literal["blocks", "bands", "flash"]
+
+# Tokens of a pair that the check before the first step looks at: the plain way keeps 2.6 times as much a token, and for
+# 512 of Phi-2 took 9.8 GB, more than training in rows of as many.
+CHECKED_TOKENS = 192
 
 _FP32 = 4
 _ADAM_MOMENTS = 2
@@ -145,12 +149,13 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
 
 
 def check_footprint(shape: ModelShape, adapter: AdapterShape, longest: Row, computing: Computing) -> Footprint:
-    """The check before the first step at its peak: the plain way, forth and back, on the longest pair alone.
+    """The check before the first step at its peak: the plain way, forth and back, on the longest pair's beginning.
 
     Beside it stand the gradients of one pass and the vector of another, in fp32, and the optimizer; nothing is
     recomputed, because the model is in evaluation mode.
     """
     computing = replace(computing, recompute=False)
+    longest = Row((min(longest.tokens, CHECKED_TOKENS),), min(longest.answer_tokens, CHECKED_TOKENS))
     kept = _plain_bytes(shape, adapter, longest, computing)
     share = _ALLOCATOR_GPU if computing.on_gpu else _ALLOCATOR_CPU / 2
     return Footprint(
@@ -183,6 +188,8 @@ def kept_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: Co
     # norm keeps what it reads of these; the first norm reads what needs no gradient, and keeps nothing.
     last = _layer_bytes(shape, adapter, row, computing, row.answer_tokens)
     ends = (row.answer_tokens - row.tokens) * shape.hidden * computing.itemsize
+    if computing.attention == "flash":  # and its answers at all places, which in other layers are the next one's input
+        ends += row.tokens * shape.heads * shape.head_dim * computing.itemsize
     angles = row.tokens * shape.head_dim * _FP32  # cosines and sines, shared by all layers
     return (shape.layers - 1) * inner + last + ends + angles
 
@@ -211,14 +218,13 @@ def _layer_bytes(shape: ModelShape, adapter: AdapterShape, row: Row, computing: 
 def _attention_bytes(shape: ModelShape, row: Row, computing: Computing) -> int:
     """What attention keeps in one layer.
 
-    Flash: queries, keys, values and answers in the base's format and a sum per head (Dao, 2023); bands the same but
-    for the answers, which the next layer keeps. Blocks: a copy of queries, keys and values in fp32, padded to the
+    Flash and bands: queries, keys and values in the base's format and a sum per head (Dao, 2023); the answers are kept
+    by the next layer anyway. Blocks: a copy of queries, keys and values in fp32, padded to the
     longest document of a block, and the probabilities of documents of up to 128 tokens.
     """
     parts = shape.heads + 2 * shape.kv_heads
     if computing.attention != "blocks":
-        heads = parts + (shape.heads if computing.attention == "flash" else 0)
-        return row.tokens * (heads * shape.head_dim * computing.itemsize + shape.heads * _FP32)
+        return row.tokens * (parts * shape.head_dim * computing.itemsize + shape.heads * _FP32)
     places = probabilities = 0
     for members in divide(row.lengths, shape.heads * shape.head_dim):
         longest = row.lengths[members[-1]]

@@ -32,11 +32,12 @@ from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.model.row_plan import bytes_of_a_row
 from phinetune.model.rows import FastRowLoss
 
+_LONGEST_ROW = 6144  # tokens; of 8,900 an H200 has for longer than its processor needs to start the kernels
 _SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
 _FILL = 256  # tokens: the sizes are multiples of it
-_SHORT = 128  # tokens; documents up to here are short ones (short_documents.py), longer ones are bounded more coarsely
-_COARSE = 4  # by how much the next bound is larger
-_DOCUMENTS = 8  # their number is filled up to a multiple of this
+_SHORT_ROW = 2048  # tokens; up to here all places are taken for answers: the head is a twentieth of the work
+_LONGEST, _COARSE = 512, 4  # the first bound of the documents' lengths, and by how much the next is larger
+_DOCUMENTS = 16  # their number is filled up to a multiple of this
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,16 @@ class Size:
 def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
     """The smallest size that a row of documents of these lengths, with so many answer tokens, fits into."""
     filled = _multiple(sum(lengths), _FILL)
-    longest = _SHORT
+    longest = _LONGEST
     while longest < max(lengths):
         longest *= _COARSE
-    share = filled  # of the row, all or a half or a quarter ...: nearly the same for all rows of a sheet
-    while share // 2 >= max(1, answers):
+    share = filled  # of a long row, all or a half or a quarter ...: nearly the same for all rows of a sheet
+    while filled > _SHORT_ROW and share // 2 >= answers:
         share //= 2
     return Size(
         tokens=filled,
         answers=share,
-        documents=_multiple(len(lengths) + -(-_FILL // longest), _DOCUMENTS),
+        documents=_multiple(len(lengths) + 1, _DOCUMENTS),
         longest=longest,
         is_training=is_training,
     )
@@ -166,11 +167,13 @@ class GraphedRows:
     def takes(self, lengths: Sequence[int]) -> bool:
         """Whether its activations are kept rather than computed again, and there is room for them twice."""
         base: PreTrainedModel = self._model.get_base_model()
-        if not self._works or getattr(base.model.layers[0], "gradient_checkpointing", False):
+        tokens = size_of(lengths, 1, is_training=True).tokens
+        recomputes = getattr(base.model.layers[0], "gradient_checkpointing", False)
+        if not self._works or recomputes or tokens > _LONGEST_ROW:
             return False
         config = base.config
         kept = bytes_of_a_row(
-            size_of(lengths, 1, is_training=True).tokens,
+            tokens,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
             vocabulary=config.vocab_size,

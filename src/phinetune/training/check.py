@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import PeftModel
@@ -14,16 +14,19 @@ from phinetune.errors import SettingsError, TrainingError
 from phinetune.events import Warned
 from phinetune.model import lora
 from phinetune.model.attention import cannot_confine
+from phinetune.model.footprint import CHECKED_TOKENS
 from phinetune.model.graphs import GraphedRows, can_record
 from phinetune.model.out_of_memory import is_out_of_memory, release_memory
 from phinetune.model.rows import FastRowLoss, RowLoss, fast_row_loss, plain_row_loss
 from phinetune.tokens.batch import lay_out
 from phinetune.tokens.encode import Example
+from phinetune.training.room import does_not_fit
 from phinetune.training.step import drop_gradients
 
 # How far two ways of computing one loss may lie apart, relative and in nats per token, and how far their gradients,
 # relative. Short formats round every product; on SmolLM2 in bf16 two right ways differed by 0.001 and 0.08.
 _LOSSES = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+_CHECKED_AT_LEAST = 24  # tokens of a pair
 _GRADIENTS = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}
 
 
@@ -40,23 +43,13 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     """The fast way where the model has one and it agrees with transformers' forward here, else the plain one.
 
     Loss and gradient are compared, without dropout. A warning goes with the plain way where the fast one should have
-    worked. Raises TrainingError when the base model gives no usable numbers, SettingsError for pairs longer than its
-    window, and ModelError when a pair would see its neighbours in a row.
+    worked. Raises TrainingError when the base model gives no usable numbers or does not fit in memory, SettingsError
+    for pairs longer than its window, and ModelError when a pair would see its neighbours in a row.
     """
     by_length = sorted(examples, key=lambda example: len(example.ids))
     _refuse_beyond_window(model, by_length[-1])
     warning = None
-    try:
-        pair = [by_length[0], by_length[-1]]
-        alone = _each_alone(model, pair)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        alone = []
-    if not alone:  # the plain way takes more memory than training does: short pairs prove as much
-        release_memory()
-        pair = [by_length[0], by_length[min(1, len(by_length) - 1)]]
-        alone = _each_alone(model, pair)
+    pair, alone = _pair_alone(model, by_length[0], by_length[-1])
     expected = _Pass(sum(each.loss for each in alone), torch.stack([each.gradient for each in alone]).sum(0))
     if not math.isfinite(expected.loss):
         raise TrainingError(
@@ -78,6 +71,29 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
         if not _agree(model, _pass(model, plain, pair), expected, tokens):
             raise cannot_confine(model.get_base_model())
         yield plain, warning
+
+
+def _pair_alone(model: PeftModel, shortest: Example, longest: Example) -> tuple[list[Example], list[_Pass]]:
+    """Two pairs, and what the plain way makes of each: of fewer of their tokens where memory runs out.
+
+    Raises TrainingError where it does so all the same.
+    """
+    for tokens in (CHECKED_TOKENS, _CHECKED_AT_LEAST):
+        pair = [_beginning(example, tokens) for example in (shortest, longest)]
+        try:
+            return pair, _each_alone(model, pair)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()
+    raise does_not_fit(model, longest)
+
+
+def _beginning(example: Example, tokens: int) -> Example:
+    """The pair up to so many tokens, some of them of the answer."""
+    if len(example.ids) <= tokens:
+        return example
+    return replace(example, ids=example.ids[:tokens], prompt_length=min(example.prompt_length, tokens // 2))
 
 
 def _each_alone(model: PeftModel, examples: Sequence[Example]) -> list[_Pass]:

@@ -73,7 +73,7 @@ class Room:
                 self._recompute()
                 how = "with intermediate results computed twice instead of kept"
             else:
-                raise self._does_not_fit()
+                raise does_not_fit(self._model, self._longest)
             yield self._say(
                 "out_of_memory",
                 f"Step {step} did not fit in memory. It is done again {how}, and so are the steps after it: "
@@ -85,7 +85,7 @@ class Room:
         """`compute(tokens a row)`, with fewer of them until it fits. Raises TrainingError when nothing does."""
         while (done := self._try(lambda: compute(self.validation_row))) is None:
             if self.validation_row <= len(self._longest.ids):  # every long pair is a row of its own already
-                raise self._does_not_fit()
+                raise does_not_fit(self._model, self._longest)
             self._progress.validation_row = min(self.validation_row, self._held_out_tokens) // 2
             yield self._say(
                 "out_of_memory_validation",
@@ -122,18 +122,19 @@ class Room:
         self._progress.recompute = True
         self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def _does_not_fit(self) -> TrainingError:
-        device = next(self._model.parameters()).device
-        needs = needed_bytes(self._model, self._longest)
-        amount = f"needs about {needs / 1e9:.1f} GB" if needs else "is too much"
-        tokens = len(self._longest.ids)
-        return TrainingError(
-            f"The run does not fit in the memory of this device: even one pair at a time, the longest having {tokens} "
-            f"tokens, {amount}, of {total_memory_bytes(device) / 1e9:.1f} GB that it has for everything.",
-            "Close other programs that use it and go on with --resume; or begin anew (--overwrite) with "
-            f"--max-length {max(8, tokens // 2)}, a smaller --model, or --device cpu if this is a GPU. "
-            "`phinetune plan` says beforehand what fits.",
-        )
+
+def does_not_fit(model: PeftModel, longest: Example) -> TrainingError:
+    device = next(model.parameters()).device
+    needs = needed_bytes(model, longest)
+    amount = f"needs about {needs / 1e9:.1f} GB" if needs else "is too much"
+    tokens = len(longest.ids)
+    return TrainingError(
+        f"The run does not fit in the memory of this device: even one pair at a time, the longest having {tokens} "
+        f"tokens, {amount}, of {total_memory_bytes(device) / 1e9:.1f} GB that it has for everything.",
+        "Close other programs that use it and go on with --resume; or begin anew (--overwrite) with "
+        f"--max-length {max(8, tokens // 2)}, a smaller --model, or --device cpu if this is a GPU. "
+        "`phinetune plan` says beforehand what fits.",
+    )
 
 
 def needed_bytes(model: PeftModel, longest: Example) -> int | None:

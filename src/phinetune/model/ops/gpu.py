@@ -14,17 +14,14 @@ import torch
 from phinetune.model.ops.plain import PlainOps
 
 try:
-    from phinetune.model.ops import gpu_attention_kernels, gpu_kernels
+    from phinetune.model.ops import gpu_kernels
 except ImportError:  # torch for a CPU alone, and for Windows, comes without Triton
-    gpu_attention_kernels = gpu_kernels = None  # type: ignore[assignment]
+    gpu_kernels = None  # type: ignore[assignment]
 
 _ELEMENTS = 4096  # of a program that goes through a tensor element by element
 _WORDS = 4096  # of a row of logits at a time
 _WIDEST_ROW = 16384  # numbers of a row that is normalised in one go
 HIGHEST_RANK = 256  # of the adapters of a group together
-# Tokens that a tile of attention holds, and its warps: a document takes the first that holds it.
-_TILES = ((32, 2), (64, 4), (128, 8))
-LONGEST_IN_A_TILE = _TILES[-1][0]
 
 
 @functools.cache
@@ -52,7 +49,6 @@ class GpuOps(PlainOps):
 
     def __init__(self) -> None:
         self._kernels: Any = gpu_kernels
-        self._attention: Any = gpu_attention_kernels
         is_there = torch.cuda.is_available()
         self._processors = torch.cuda.get_device_properties(0).multi_processor_count if is_there else 1
         self.salt = torch.zeros(1, dtype=torch.int32, device="cuda" if is_there else "cpu")
@@ -184,55 +180,6 @@ class GpuOps(PlainOps):
         )  # fmt: skip
         return total
 
-    def attend(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        bounds: torch.Tensor,
-        longest: int,
-        head_dim: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention within documents of up to `longest` tokens: answers [T, H d], and log2 of softmax's sums [T, H].
-
-        bounds int32 [documents + 1]: where they begin and the last one ends; what stands behind it is not written.
-        """
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        heads, documents = q.shape[1] // head_dim, len(bounds) - 1
-        answers, log_sums = torch.empty_like(q), q.new_empty(q.shape[0], heads, dtype=torch.float32)
-        parts = _parts_of_heads(q, k, cos, head_dim)
-        for tile in _tiles(longest):
-            self._attention.attend[(heads, documents)](
-                q, k, v, cos, sin, bounds, answers, log_sums, **parts, **tile
-            )  # fmt: skip
-        return answers, log_sums
-
-    def attend_backward(
-        self,
-        g: torch.Tensor,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        bounds: torch.Tensor,
-        longest: int,
-        head_dim: int,
-        answers: torch.Tensor,
-        log_sums: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """From the gradient of the answers to those of q, k and v."""
-        g, q, k, v = g.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
-        g_q, g_k, g_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        parts = _parts_of_heads(q, k, cos, head_dim)
-        for tile in _tiles(longest):
-            self._attention.attend_backward[(k.shape[1] // head_dim, len(bounds) - 1)](
-                g, q, k, v, cos, sin, bounds, answers, log_sums, g_q, g_k, g_v, **parts, **tile
-            )  # fmt: skip
-        return g_q, g_k, g_v
-
 
 def covers(x: torch.Tensor) -> bool:
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
@@ -245,37 +192,6 @@ def _power_of_2(count: int) -> int:
 
 def _cut(count: int, size: int) -> int:
     return -(-count // size)
-
-
-def _tiles(longest: int) -> list[dict[str, int]]:
-    """What the kernels of attention are told for each size of tile that documents of up to `longest` tokens need."""
-    shorter = [0, *(size for size, _ in _TILES)]
-    return [
-        {"SHORTER": least, "BLOCK": size, "num_warps": warps, "num_stages": 1}
-        for least, (size, warps) in zip(shorter, _TILES, strict=False)
-        if least < longest
-    ]
-
-
-def _parts_of_heads(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, head_dim: int) -> dict[str, Any]:
-    half = cos.shape[1]
-    rest, wide = head_dim - 2 * half, max(16, 1 << (head_dim.bit_length() - 1))
-    return {
-        "HEADS": q.shape[1] // head_dim,
-        "KV_HEADS": k.shape[1] // head_dim,
-        "WIDTH": head_dim,
-        "SCALE": head_dim**-0.5,
-        "HALF": half,
-        "ALL_HALF": _filled(half),
-        "REST": _filled(rest),
-        "WIDE": wide,
-        "TAIL": _filled(head_dim - wide),
-    }
-
-
-def _filled(count: int) -> int:
-    """Up to a power of 2 that a product of tiles takes; 0 for nothing."""
-    return max(16, _power_of_2(count)) if count > 0 else 0
 
 
 def _programs(x: torch.Tensor) -> tuple[int]:
