@@ -8,9 +8,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_ROOT_2_OVER_PI = tl.constexpr(0.7978845608028654)
-_CUBIC = tl.constexpr(0.044715)
-
 
 @triton.jit
 def _hash(state):
@@ -41,15 +38,20 @@ def _sigmoid(x):
 
 
 @triton.jit
+def _gelu_gate(z):
+    """(1 + tanh(u)) / 2 with u = sqrt(2 / pi) (z + 0.044715 z^3), which is sigmoid(2 u)."""
+    return _sigmoid((z + z * z * z * 0.044715) * 1.5957691216057308)
+
+
+@triton.jit
 def _gelu(z):
-    """z (1 + tanh(u)) / 2, which is z sigmoid(2 u)."""
-    return z * _sigmoid(2 * _ROOT_2_OVER_PI * (z + _CUBIC * z * z * z))
+    return z * _gelu_gate(z)
 
 
 @triton.jit
 def _gelu_slope(z):
-    s = _sigmoid(2 * _ROOT_2_OVER_PI * (z + _CUBIC * z * z * z))
-    return s + z * s * (1 - s) * 2 * _ROOT_2_OVER_PI * (1 + 3 * _CUBIC * z * z)
+    s = _gelu_gate(z)
+    return s + z * s * (1 - s) * (z * z * 0.134145 + 1) * 1.5957691216057308
 
 
 @triton.jit(do_not_specialize=["seed", "threshold", "count"])
