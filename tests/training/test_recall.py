@@ -35,20 +35,24 @@ def taught():
     return model.eval(), encoder, pairs, examples
 
 
-def test_one_pass_tells_what_would_be_written(taught):
+def test_one_pass_tells_what_would_be_written_in_rows_of_any_size_and_by_the_plain_way(taught, monkeypatch):
     model, encoder, pairs, examples = taught
     settings = GenerateSettings(temperature=0.0, max_new_tokens=64)
     written = generate.write(model, encoder, [pair.question for pair in pairs], settings)
     same = [w.text == pair.answer and w.end == "end-of-text" for w, pair in zip(written, pairs, strict=True)]
-    assert [recall.gives_back(model, example) for example in examples] == same
+    assert recall.gives_back(model, examples) == same
     assert 0 < sum(same) < len(same)
+    monkeypatch.setattr(recall, "_ROW", 1)
+    assert recall.gives_back(model, examples) == same
+    monkeypatch.setattr(recall, "fast_row_loss", lambda _: None)
+    assert recall.gives_back(model, examples) == same
 
 
 def test_an_answer_that_does_not_end_is_not_given_back(taught):
     model, encoder, _, examples = taught
-    known = next(example for example in examples if recall.gives_back(model, example))
+    known = next(e for e, right in zip(examples, recall.gives_back(model, examples), strict=True) if right)
     unended = replace(known, ids=(*known.ids[:-1], known.ids[-2], encoder.eos_id))
-    assert not recall.gives_back(model, unended)
+    assert recall.gives_back(model, [unended, known]) == [False, True]
 
 
 def test_cut_answers_are_not_asked_for_and_of_many_pairs_the_same_hundred_are(taught):

@@ -21,6 +21,9 @@ from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
 
 
+_LOGITS_AT_ONCE = 256  # places
+
+
 class RowLoss(Protocol):
     def __call__(
         self,
@@ -65,6 +68,18 @@ class FastRowLoss:
         """The same for a row [T] whose documents the GPU alone knows."""
         attend = attend_within_bounds(self._model, positions, documents)
         return self._loss(ids, attend, targets, predictors)
+
+    def likeliest(
+        self, ids: torch.Tensor, positions: torch.Tensor, predictors: torch.Tensor, lengths: tuple[int, ...]
+    ) -> torch.Tensor:
+        """The word [A] that the model thinks likeliest behind each of the places `predictors` [A]; no gradient."""
+        model = self._model
+        attend = attend_within_documents(model, positions[0], lengths)
+        hidden = layers.hidden_states(model, ids[0], attend, predictors)
+        parts = torch.split(hidden, _LOGITS_AT_ONCE)
+        return torch.cat(
+            [torch.nn.functional.linear(p, model.lm_head.weight, model.lm_head.bias).argmax(-1) for p in parts]
+        )
 
     def _loss(
         self, ids: torch.Tensor, attend: layers.Attend, targets: torch.Tensor, predictors: torch.Tensor

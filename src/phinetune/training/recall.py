@@ -18,9 +18,12 @@ from peft import PeftModel
 
 from phinetune.events import Recalled
 from phinetune.model.out_of_memory import is_out_of_memory
+from phinetune.model.rows import fast_row_loss
+from phinetune.tokens.batch import lay_out
 from phinetune.tokens.encode import Example
 
 _MOST = 100
+_ROW = 1024  # tokens
 
 
 def choose(examples: Sequence[Example]) -> list[Example]:
@@ -36,7 +39,7 @@ def measure(model: PeftModel, examples: Sequence[Example], step: int) -> Iterato
     if not examples:
         return
     try:
-        right = sum(gives_back(model, example) for example in examples)
+        right = sum(gives_back(model, examples))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -45,8 +48,31 @@ def measure(model: PeftModel, examples: Sequence[Example], step: int) -> Iterato
 
 
 @torch.inference_mode()
-def gives_back(model: PeftModel, example: Example) -> bool:
-    """Whether every token of the answer, end-of-text too, is the likeliest after those before it."""
+def gives_back(model: PeftModel, examples: Sequence[Example]) -> list[bool]:
+    """Of each, whether every token of the answer, end-of-text too, is the likeliest after those before it."""
+    fast = fast_row_loss(model)
+    if fast is None:
+        return [_gives_back_plainly(model, example) for example in examples]
+    device = next(model.parameters()).device
+    found: list[bool] = []
+    for members in _rows(examples):
+        row = lay_out(members).to(device)
+        right = fast.likeliest(row.ids, row.positions, row.predictors, row.lengths) == row.targets
+        found += [bool(part.all()) for part in torch.split(right.cpu(), [m.answer_tokens for m in members])]
+    return found
+
+
+def _rows(examples: Sequence[Example]) -> list[list[Example]]:
+    """In their order, some thousand tokens at a time."""
+    rows: list[list[Example]] = []
+    for example in examples:
+        if not rows or sum(len(member.ids) for member in rows[-1]) + len(example.ids) > _ROW:
+            rows.append([])
+        rows[-1].append(example)
+    return rows
+
+
+def _gives_back_plainly(model: PeftModel, example: Example) -> bool:
     device = next(model.parameters()).device
     ids = torch.tensor([example.ids], device=device)
     logits = model(input_ids=ids, logits_to_keep=example.answer_tokens + 1, use_cache=False).logits
