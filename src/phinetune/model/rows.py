@@ -20,7 +20,6 @@ from phinetune.model.attention import confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
 
-
 _LOGITS_AT_ONCE = 256  # places
 
 
