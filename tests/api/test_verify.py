@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import toys
 import xlsxwriter
+from safetensors.torch import load_file, save_file
 
 import phinetune
 from phinetune.cli import main
@@ -33,12 +35,16 @@ def test_merged_and_packed_forms_say_what_the_adapter_says(toy_run, toy_sheet, t
     assert [form.by for form in forms] == ["phinetune", "phinetune", *(["phinetune", *by_llama_cpp] * 2)]
     adapter = forms[0]
     assert (adapter.same, adapter.asked) == (6, 6)
+    assert adapter.kept is None
     for form in forms[1:3]:
+        assert form.kept, form.verdict
         assert form.same == 6
         assert form.loss == pytest.approx(adapter.loss, abs=0.03)
     assert all(form.same == 6 for form in forms if form.name == f16.path.name)
     packed = next(form for form in forms if form.name == q4.path.name)
     assert packed.loss > adapter.loss
+    assert all(form.kept for form in forms if form.name == f16.path.name)
+    assert (packed.kept, packed.verdict) == (None, "nothing is promised")
 
 
 def test_without_a_sheet_the_held_out_pairs_are_asked(toy_run):
@@ -58,6 +64,27 @@ def test_another_model_is_told_apart(toy_run, tmp_path):
     assert forms[0].same == forms[0].asked
     assert all(form.same < form.asked / 2 for form in forms[1:])
     assert forms[1].loss > forms[0].loss + 0.5
+    assert forms[1].kept is False
+    assert all(form.kept is None for form in forms[2:])  # llama.cpp's answers alone: only the loss of q8_0 is promised
+
+
+def test_a_broken_promise_is_said_and_ends_with_1(toy_run, tmp_path, capsys):
+    [foreign] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=["f16"])
+    other = shutil.copytree(toy_run.folder.model, tmp_path / "other")
+    weights = load_file(other / "adapter_model.safetensors")
+    save_file({name: 0.5 * weight for name, weight in weights.items()}, other / "adapter_model.safetensors")
+    merged = phinetune.merge(other, tmp_path / "merged").path
+    for flags in ((), ("--json",)):
+        with pytest.raises(SystemExit) as done:
+            main(["verify", str(toy_run.folder.root), str(foreign.path), str(merged), "--limit", "6", *flags])
+        assert done.value.code == 1
+        told = capsys.readouterr()
+        assert "Not as close to the adapter as promised: merged." in told.err
+        assert "Traceback" not in told.err
+        assert "phinetune merge" in told.err
+    forms = json.loads(told.out)
+    assert [form["kept"] for form in forms] == [None, *([True] * (len(forms) - 2)), False]
+    assert "its loss is" in forms[-1]["verdict"]
 
 
 def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
@@ -68,6 +95,7 @@ def test_the_command_prints_a_table_or_json(toy_run, toy_sheet, capsys):
     table, _, told = capsys.readouterr().out.partition("[")
     assert "adapter" in table
     assert "3 of 3" in table
+    assert "as close as promised" in table
     assert json.loads("[" + told)[0]["same"] == 3
 
 
@@ -105,6 +133,7 @@ def test_an_adapter_in_gguf_form_is_tried_on_its_gguf_base(toy_sheet, tmp_path):
     [_, form] = phinetune.verify(run, [lora], sheet=toy_sheet, limit=6)
     assert (form.name, form.by, form.loss) == ("lora.gguf", "llama.cpp", None)
     assert form.same == form.asked == 6
+    assert (form.kept, form.verdict) == (True, "6 of 6 answers are the same")
     [_, again] = phinetune.verify(run, [lora], sheet=toy_sheet, limit=6, base_file=base)
     assert again == form
 

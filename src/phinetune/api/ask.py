@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from peft import PeftModel
 
 from phinetune.api.run import Run
 from phinetune.errors import SettingsError
 from phinetune.model import lora
 from phinetune.model.device import pick_device, pick_dtype
-from phinetune.model.gguf_base import gguf_note
-from phinetune.model.load import Base, load_base
+from phinetune.model.gguf_base import gguf_note, gguf_summary
+from phinetune.model.load import Base, find, load_base
 from phinetune.recipe import RECIPE_KEY, Recipe, default_recipe, parse_recipe, read_recipe
 from phinetune.run_folder import find_model
 from phinetune.settings import GenerateSettings, load
@@ -23,6 +24,7 @@ from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use import generate
 
+_SHARE_OF_MEMORY = 0.6
 _VARIED = 0.7  # the temperature where answers are to vary and nothing says how much
 
 
@@ -136,6 +138,18 @@ def open_model(
     base = load_base(model or recipe.base_model, number_format, where)
     adapted = lora.load_adapter(base.model, folder, allow_bin=allow_bin).to(where)
     return TunedModel(adapted, _encoder(base, recipe), recipe.generate())
+
+
+def open_exactly(run: Run | str | Path, model: str | None, allow_bin: bool) -> TunedModel:
+    """The tuned model in fp32, so that its weights are rounded once, when written, and its answers are its own; where
+    that would fill the memory, in the format it is computed in.
+    """
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    path = source if is_merged(source) else find(model or read_recipe(source).base_model)
+    files = path.glob("*.safetensors") if path.is_dir() else ()
+    count = gguf_summary(path).parameters if path.is_file() else sum(file.stat().st_size for file in files) // 2
+    fits = 4 * count < _SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto", allow_bin=allow_bin)
 
 
 def is_merged(folder: Path) -> bool:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from phinetune.api.ask import TunedModel, is_merged, open_model
+from phinetune.api.ask import TunedModel, is_merged, open_exactly
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
@@ -26,7 +25,6 @@ from phinetune.model.adapter_config import read_adapter_config
 from phinetune.model.device import DTYPES, dtype_name, keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.find_shape import KNOWN, find_shape
 from phinetune.model.folder import damage_in, read_json
-from phinetune.model.gguf_base import gguf_summary
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.lora import read_weights
 from phinetune.model.merge import merged_tensors
@@ -36,18 +34,12 @@ from phinetune.run_folder import RECIPE, RunFolder, find_model, require_own, wri
 from phinetune.sheet.kept import kept_pairs
 from phinetune.tokens.encode import Example
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.agreement import mean_loss, probes
+from phinetune.use.agreement import judge, mean_loss, probes
 
-_SHARE_OF_MEMORY = 0.6
 _MOST_PAIRS = 64  # held-out ones that a written form is measured with
 _ADAPTER_KINDS = ("f16", "f32")
 _OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
 OnProgress = Callable[[str, int, int], None]
-
-# How far the loss of another form may lie from the adapter's, in nats per token of the model's own answers; beyond
-# it the file is wrong, not rounded. Packings below eight bits lose what they lose, and are only reported.
-_ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.01} | dict.fromkeys(("bf16", "fp16", "f16"), 0.03)
-_SHARE = {"q8_0": 0.01}  # of the adapter's loss, where that is more
 
 
 @dataclass(frozen=True)
@@ -87,9 +79,9 @@ def merge(
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     if is_merged(source):
         raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
-    tuned = _open_exactly(run, model, allow_bin)
+    tuned = open_exactly(run, model, allow_bin)
     base = tuned.model.get_base_model()
-    wanted = _number_format(find(model or read_recipe(source).base_model), dtype)
+    wanted = number_format(find(model or read_recipe(source).base_model), dtype)
     companions = [file for file in sorted(source.iterdir()) if _goes_along(file)]
     for file in companions:
         require_own(file, source)
@@ -142,7 +134,7 @@ def export_gguf(
     whole = source if is_merged(source) else find(model or recipe.base_model)
     stored = stored_model(whole, None if is_merged(source) else source, allow_bin=allow_bin)
     if stored is None:
-        tuned = _open_exactly(run, model, allow_bin)
+        tuned = open_exactly(run, model, allow_bin)
         tensors = list(merged_tensors(tuned.model))
         stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
         del tuned
@@ -170,7 +162,7 @@ def _read_back(
     run: Run | str | Path, model: str | None, allow_bin: bool, kinds: Sequence[str], paths: Sequence[Path]
 ) -> list[Exported]:
     """Every file as llama.cpp would compute it, beside the adapter; one model in memory at a time."""
-    tuned = _open_exactly(run, model, allow_bin)
+    tuned = open_exactly(run, model, allow_bin)
     examples, adapter_loss, on = _measure(tuned, run)
     compute = _whole(tuned).dtype
     del tuned
@@ -237,19 +229,7 @@ def _whole(tuned: TunedModel) -> PreTrainedModel:
     return model
 
 
-def _open_exactly(run: Run | str | Path, model: str | None, allow_bin: bool) -> TunedModel:
-    """The tuned model in fp32, so that its weights are rounded once, when written; where that would fill the memory,
-    in the format it is computed in.
-    """
-    source = find_model(run.folder.root if isinstance(run, Run) else run)
-    path = source if is_merged(source) else find(model or read_recipe(source).base_model)
-    files = path.glob("*.safetensors") if path.is_dir() else ()
-    count = gguf_summary(path).parameters if path.is_file() else sum(file.stat().st_size for file in files) // 2
-    fits = 4 * count < _SHARE_OF_MEMORY * psutil.virtual_memory().available
-    return open_model(run, model=model, device="cpu", dtype="fp32" if fits else "auto", allow_bin=allow_bin)
-
-
-def _number_format(base: Path, wanted: str) -> torch.dtype:
+def number_format(base: Path, wanted: str) -> torch.dtype:
     """What the merged weights are written in, with `auto` as the folder or file of the base model decides."""
     if wanted == "auto" and base.is_dir():
         config = read_json(base / "config.json")
@@ -274,12 +254,9 @@ def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
 
     `measured_in` is the number format that the adapter's loss was computed in: it rounds too.
     """
-    allowed = _ROUNDING.get(exported.kind)
-    if allowed is None or exported.loss is None or exported.adapter_loss is None:
+    if exported.adapter_loss is None:
         return
-    share = _SHARE.get(exported.kind, 0.0) * exported.adapter_loss
-    allowed = max(allowed, share, _ROUNDING[dtype_name(measured_in)])
-    if abs(exported.loss - exported.adapter_loss) <= allowed:
+    if judge(exported.kind, exported.loss, exported.adapter_loss, measured_in).kept is not False:
         return
     if exported.path.is_dir():
         shutil.rmtree(exported.path)

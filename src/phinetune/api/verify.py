@@ -1,4 +1,4 @@
-"""`verify()`: does every form of a tuned model say what the adapter says?"""
+"""`verify()`: does every form of a tuned model say what the adapter says, as closely as is promised?"""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 
 import gguf
 
-from phinetune.api.ask import TunedModel, open_model
+from phinetune.api.ask import TunedModel, open_exactly, open_model
+from phinetune.api.export import number_format
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
+from phinetune.artifacts.quantize import kind_of_file
 from phinetune.errors import RunError, SettingsError, neighbour
+from phinetune.model.device import dtype_name
 from phinetune.model.gguf_base import gguf_note
 from phinetune.model.load import find
 from phinetune.recipe import read_recipe
@@ -23,7 +26,7 @@ from phinetune.sheet.findings import Pair
 from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.pairs import find_pairs
 from phinetune.tokens.encode import Example
-from phinetune.use.agreement import QUESTIONS, mean_loss, probes
+from phinetune.use.agreement import QUESTIONS, Answers, judge, mean_loss, probes
 
 _LONGEST = 64  # tokens of an answer that is compared
 
@@ -32,7 +35,8 @@ _LONGEST = 64  # tokens of an answer that is compared
 class Form:
     """A form of the model beside its adapter. `loss` is nats per answer token, None where only answers are had.
 
-    `same` of `asked` greedy answers are the adapter's, letter by letter.
+    `same` of `asked` greedy answers are the adapter's, letter by letter. `kept` says whether the form is as close to
+    the adapter as its kind promises, None where nothing is promised or too little was asked to tell, and `verdict` why.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Form:
     loss: float | None
     same: int
     asked: int
+    kept: bool | None
+    verdict: str
 
 
 def verify(
@@ -63,7 +69,8 @@ def verify(
     where a run kept none, a few general questions are asked, and the loss is that of the adapter's own answers.
     A .gguf file is computed here and, where llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf
     form by llama.cpp alone, on the .gguf base model `base_file`, or the one it was trained on if that is such a file.
-    `allow_bin` reads an adapter in pickle form. The adapter itself comes first.
+    `allow_bin` reads an adapter in pickle form. The adapter itself comes first, in fp32 where that fits in memory, so
+    that what differs is the form's doing. The promises are those of use/agreement.py.
     """
     for file in map(Path, files):
         _refuse_missing(file)
@@ -73,23 +80,30 @@ def verify(
         pairs: Sequence[Pair] = find_pairs(sheet, question=question, answer=answer, sheet=sheet_name, limit=limit).pairs
     else:
         pairs = _held_out(run, limit)
-    tuned = open_model(run, model=model, device="cpu", allow_bin=allow_bin)
+    tuned = open_exactly(run, model, allow_bin)
+    measured_in = next(tuned.model.parameters()).dtype
     if pairs:
         questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
     else:
         questions, examples = list(QUESTIONS), probes(tuned.model, tuned.encoder)
     steps = 1 + len(files)
     expected = tuned.answer_all(questions, max_new_tokens=_LONGEST)
-    forms = [Form("adapter", "phinetune", mean_loss(tuned.model, examples), len(questions), len(questions))]
+    adapter_loss, asked = mean_loss(tuned.model, examples), len(questions)
+    forms = [Form("adapter", "phinetune", adapter_loss, asked, asked, None, "what the others are held against")]
     on_progress("verifying", 1, steps)
     for number, file in enumerate(map(Path, files), start=2):
         alone = file.is_file() and gguf_note(file, gguf.Keys.General.TYPE) == "adapter"
+        base = Path(base_file or find(model or _base_of(run))) if alone else None
+        found: list[tuple[str, float | None, list[str]]] = []
         if not alone:
-            forms.append(_here(file, questions, expected, examples))
+            found.append(("phinetune", *_here(file, dtype_name(measured_in), questions, examples)))
         if alone or (file.is_file() and find_spec("xllamacpp") is not None):
-            base = Path(base_file or find(model or _base_of(run))) if alone else None
-            written = _by_llama_cpp(file, base, tuned, questions)
-            forms.append(Form(file.name, "llama.cpp", None, _same(written, expected), len(questions)))
+            found.append(("llama.cpp", None, _by_llama_cpp(file, base, tuned, questions)))
+        for by, loss, written in found:
+            answers = Answers(_same(written, expected), asked)
+            promised = answers if file.is_file() else None
+            verdict = judge(_kind(base or file), loss, adapter_loss, measured_in, promised)
+            forms.append(Form(file.name, by, loss, answers.same, asked, verdict.kept, verdict.reason))
         on_progress("verifying", number, steps)
     return forms
 
@@ -114,10 +128,15 @@ def _base_of(run: Run | str | Path) -> str:
     return read_recipe(find_model(run.folder.root if isinstance(run, Run) else run)).base_model
 
 
-def _here(file: Path, questions: list[str], expected: list[str], examples: list[Example]) -> Form:
-    opened = open_model(file, device="cpu")
-    written = opened.answer_all(questions, max_new_tokens=_LONGEST)
-    return Form(file.name, "phinetune", mean_loss(opened.model, examples), _same(written, expected), len(questions))
+def _kind(file: Path) -> str:
+    """The packing of a .gguf file, or the number format of a folder. Of an adapter alone its base decides."""
+    return kind_of_file(file) if file.is_file() else dtype_name(number_format(find_model(file), "auto"))
+
+
+def _here(file: Path, dtype: str, questions: list[str], examples: list[Example]) -> tuple[float, list[str]]:
+    """Its loss and its answers."""
+    opened = open_model(file, device="cpu", dtype=dtype)
+    return mean_loss(opened.model, examples), opened.answer_all(questions, max_new_tokens=_LONGEST)
 
 
 def _by_llama_cpp(file: Path, base: Path | None, tuned: TunedModel, questions: list[str]) -> list[str]:

@@ -24,6 +24,8 @@ import torch
 
 from phinetune.errors import SettingsError
 from phinetune.model.compiler import compiled
+from phinetune.model.gguf_base import gguf_summary
+from phinetune.model.gguf_file import open_gguf
 
 Kind: TypeAlias = gguf.GGMLQuantizationType
 _File: TypeAlias = gguf.LlamaFileType
@@ -58,6 +60,13 @@ _NARROWER = {
     Kind.Q5_K: Kind.Q5_1,
     Kind.Q6_K: Kind.Q8_0,
 }
+
+
+def kind_of_file(path: Path) -> str:
+    """The kind that the .gguf file `path` says it is; where it says none, or none of ours, the type of most weights."""
+    number = open_gguf(path).metadata.get(gguf.Keys.General.FILE_TYPE)
+    stated = (kind for kind, (_, file_type) in KINDS.items() if file_type == number)
+    return next(stated, None) or gguf_summary(path).packing.lower()
 
 
 def check_kind(kind: str) -> str:

@@ -110,12 +110,25 @@ def counted(number: int, noun: str) -> str:
 def show_forms(forms: Sequence[Any]) -> None:
     """What `verify` found: `Form`s, the adapter first."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("form", "computed by", "loss", "same answers as the adapter"):
+    for title in ("form", "computed by", "loss", "same answers", "as close as promised"):
         table.add_column(title, overflow="fold")
     for form in forms:
         loss = "" if form.loss is None else f"{form.loss:.3f}"
-        table.add_row(safe(form.name), form.by, loss, f"{form.same} of {form.asked}")
+        kept = {True: "yes: ", False: "[red]no[/red]: ", None: ""}[form.kept]
+        table.add_row(safe(form.name), form.by, loss, f"{form.same} of {form.asked}", f"{kept}{form.verdict}")
     open_console().print(table)
+
+
+def show_broken(forms: Sequence[Any]) -> None:
+    """Which of the `Form`s say something else than the adapter, and what to do."""
+    names = list(dict.fromkeys(form.name for form in forms if form.kept is False))
+    show_error(
+        PhinetuneError(
+            f"Not as close to the adapter as promised: {', '.join(names)}.",
+            "It may be of another run, or of an earlier state of this one: write it again with `phinetune merge` or "
+            "`phinetune gguf`, and verify that. If it is no closer, use the adapter: the fault is phinetune's.",
+        )
+    )
 
 
 class Bar:

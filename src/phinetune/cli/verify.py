@@ -9,7 +9,7 @@ import typer
 
 import phinetune
 from phinetune.cli.options import ALLOW_BIN, AS_JSON
-from phinetune.cli.render import Bar, print_json, show_forms
+from phinetune.cli.render import Bar, print_json, show_broken, show_forms
 
 
 def command(
@@ -31,6 +31,9 @@ def command(
 ) -> None:
     """Ask every form of a tuned model the same questions, and see whether all say the same.
 
+    Promised is the adapter's loss up to rounding of a merged folder and of f32, f16 and bf16, of these three also 95 %
+    of the adapter's greedy answers, and of q8_0 a loss within 1 %. The command ends with 1 where that is not kept.
+
     Example: phinetune verify . merged my-model.q8_0.gguf --sheet held_out.xlsx
     """
     with Bar(silent=as_json) as bar:
@@ -51,3 +54,6 @@ def command(
         print_json([asdict(form) for form in forms])
     else:
         show_forms(forms)
+    if any(form.kept is False for form in forms):
+        show_broken(forms)
+        raise typer.Exit(1)

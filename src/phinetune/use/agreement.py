@@ -1,6 +1,11 @@
-"""Whether two forms of a tuned model say the same: the loss of each on texts that the model itself writes.
+"""Whether two forms of a tuned model say the same, and whether that is as close as the form promises.
 
-    probe questions ─► the adapter's own greedy answers ─► their loss by the adapter, and by the exported form
+    probe questions ─► the adapter's own greedy answers ─► their loss by the adapter, and by the other form
+
+    merged              the adapter's loss, up to rounding
+    f32, f16, bf16      that, and 95 % of the greedy answers letter by letter
+    q8_0                the adapter's loss within 1 %
+    other packings      nothing: they lose what they lose
 
 A model's own answers are what it is surest of, so a damaged weight, a swapped head or a wrong packing shows at once,
 and no text of the person's sheet has to be kept for it.
@@ -15,6 +20,7 @@ from typing import Any
 
 import torch
 
+from phinetune.model.device import dtype_name
 from phinetune.model.rows import fast_row_loss, plain_row_loss
 from phinetune.settings import GenerateSettings
 from phinetune.tokens.batch import validation_batches
@@ -34,12 +40,63 @@ QUESTIONS = (
 _ANSWER = GenerateSettings(temperature=0, max_new_tokens=32)
 _ROW = 2048  # tokens
 
+# How far the loss of another form may lie from the adapter's, in nats per answer token; beyond it the file is wrong,
+# not rounded. f32, f16 and q8_0 are packings, fp32 and fp16 the number formats of a merged folder.
+_ROUNDING = {"fp32": 2e-3, "f32": 2e-3, "q8_0": 0.01} | dict.fromkeys(("bf16", "fp16", "f16"), 0.03)
+_SHARE = {"q8_0": 0.01}  # of the adapter's loss, where that is more
+_SAME_ANSWERS = ("f32", "f16", "bf16")
+_ONE_IN = 20  # answers may differ: where two words are equally likely, rounding decides between them
+
 
 @dataclass(frozen=True)
 class _Written:
     question: str
     answer: str
     row: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`same` of `asked` greedy answers are the adapter's, letter by letter."""
+
+    same: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a form keeps what is promised of its kind, and in words why. None: nothing is promised, or too few
+    questions were asked to tell.
+    """
+
+    kept: bool | None
+    reason: str
+
+
+def judge(
+    kind: str, loss: float | None, adapter_loss: float, measured_in: torch.dtype, answers: Answers | None = None
+) -> Verdict:
+    """Whether a form of the packing, or number format of a merged folder, `kind` is as close as promised.
+
+    `loss` is None where it was not measured; `measured_in` is the number format that the losses were computed in: it
+    rounds too. `answers` are None for a form of which only the loss is promised, such as a merged folder.
+    """
+    kept = []
+    if kind in _ROUNDING and loss is not None:
+        allowed = max(_ROUNDING[kind], _SHARE.get(kind, 0.0) * adapter_loss, _ROUNDING[dtype_name(measured_in)])
+        if not abs(loss - adapter_loss) <= allowed:  # nor when it is not a number
+            return Verdict(False, f"its loss is {loss - adapter_loss:+.3f} off, where {allowed:.3f} is rounding")
+        kept.append(f"its loss is within {allowed:.3f}")
+    if kind in _SAME_ANSWERS and answers is not None:
+        differ, may = answers.asked - answers.same, answers.asked // _ONE_IN
+        if differ > may:
+            if differ == 1:
+                return Verdict(None, f"one answer of {answers.asked} differs: {_ONE_IN} questions would tell")
+            return Verdict(False, f"{differ} of {answers.asked} answers differ, where {may or 'none'} may")
+        kept.append(f"{answers.same} of {answers.asked} answers are the same")
+    if not kept:
+        return Verdict(None, f"of {kind} only the loss is promised" if kind in _ROUNDING else "nothing is promised")
+    return Verdict(True, " and ".join(kept))
 
 
 def probes(model: Any, encoder: Encoder) -> list[Example]:
