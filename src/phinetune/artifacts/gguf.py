@@ -69,7 +69,7 @@ def write_gguf(
             _add_config(writer, config)
             writer.add_file_type(packing.file_type)
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-            add_vocabulary(writer, tokenizer, config.vocab_size, config.model_type)
+            add_vocabulary(writer, tokenizer, config.vocab_size, config.model_type, facts.recipe.template)
             for tensor in tensors:
                 stored = kinds[tensor.name]
                 size = packed_bytes(tensor.shape, stored)

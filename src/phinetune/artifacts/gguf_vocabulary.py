@@ -4,7 +4,7 @@
 
 llama.cpp carries that step under a name alone. The name is found by trying each known one on texts that tell them
 apart; a tokenizer that agrees with none is refused, since a wrong name still tokenizes, into pieces the model has
-never seen.
+never seen. Vocabularies of SentencePiece are in gguf_sentencepiece.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import gguf
 
+from phinetune.artifacts.gguf_sentencepiece import BY_LLAMA_CPP, add_sentencepiece
 from phinetune.errors import ModelError
 from phinetune.model.gguf_splits import SPLITS
 
@@ -26,32 +27,19 @@ _TELLING = (
 _PREFERRED = {"phi": "phi-2", "qwen2": "qwen2", "mistral": "tekken"}
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int, model_type: str) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int, model_type: str, prompt: str) -> None:
     """Write the vocabulary, filled up to the `size` of the embedding as llama.cpp's converter does.
 
-    Raises ModelError for a tokenizer that is not byte-level BPE, or cuts words in a way llama.cpp has no name for.
+    `prompt` is what prompts begin with. Raises ModelError for a tokenizer that is not BPE, cuts words in a way that
+    llama.cpp has no name for, or reads a text otherwise than llama.cpp would.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    if backend["model"].get("type") != "BPE" or backend["model"].get("byte_fallback"):
-        raise ModelError(
-            "The tokenizer of this model is not byte-level BPE, the only kind that can be exported so far.",
-            "Merge the model with `phinetune merge`, and convert the folder with llama.cpp's own script.",
-        )
-    added, by_id = tokenizer.added_tokens_decoder, {id: token for token, id in tokenizer.get_vocab().items()}
-    kinds = []
-    for id in range(size):
-        if id not in by_id:
-            kinds.append(gguf.TokenType.UNUSED)
-        elif id in added:
-            kinds.append(gguf.TokenType.CONTROL if added[id].special else gguf.TokenType.USER_DEFINED)
-        else:
-            kinds.append(gguf.TokenType.NORMAL)
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in backend["model"]["merges"]]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer_name(tokenizer, model_type))
-    writer.add_token_list([by_id.get(id, f"[PAD{id}]") for id in range(size)])
-    writer.add_token_types(kinds)
-    writer.add_token_merges(merges)
+    if backend["model"].get("type") == "BPE" and backend["model"].get("byte_fallback"):
+        add_sentencepiece(writer, tokenizer, backend, size, prompt)
+    elif backend["model"].get("type") == "BPE":
+        _add_byte_level(writer, tokenizer, backend, size, model_type)
+    else:
+        raise ModelError("The tokenizer of this model is of a kind that cannot be exported.", BY_LLAMA_CPP)
     for add, id in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
         (writer.add_eos_token_id, tokenizer.eos_token_id),
@@ -66,6 +54,24 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int, model_typ
         writer.add_chat_template(tokenizer.chat_template)
 
 
+def _add_byte_level(writer: gguf.GGUFWriter, tokenizer: Any, backend: dict[str, Any], size: int, kind: str) -> None:
+    added, by_id = tokenizer.added_tokens_decoder, {id: token for token, id in tokenizer.get_vocab().items()}
+    kinds = []
+    for id in range(size):
+        if id not in by_id:
+            kinds.append(gguf.TokenType.UNUSED)
+        elif id in added:
+            kinds.append(gguf.TokenType.CONTROL if added[id].special else gguf.TokenType.USER_DEFINED)
+        else:
+            kinds.append(gguf.TokenType.NORMAL)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in backend["model"]["merges"]]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre_tokenizer_name(tokenizer, kind))
+    writer.add_token_list([by_id.get(id, f"[PAD{id}]") for id in range(size)])
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+
+
 def pre_tokenizer_name(tokenizer: Any, model_type: str) -> str:
     """llama.cpp's name for the way this tokenizer cuts text into words before merging."""
     own = tokenizer.backend_tokenizer.pre_tokenizer
@@ -76,7 +82,7 @@ def pre_tokenizer_name(tokenizer: Any, model_type: str) -> str:
             return name
     raise ModelError(
         "The tokenizer of this model cuts text into words in a way that llama.cpp has no name for here.",
-        "Merge the model with `phinetune merge`, and convert the folder with llama.cpp's own script.",
+        BY_LLAMA_CPP,
     )
 
 

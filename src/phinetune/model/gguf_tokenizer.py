@@ -94,7 +94,7 @@ def _splits(file: GgufFile) -> Splits:
 
 
 def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int]) -> tuple[Tokenizer, dict[str, int], bool, bool]:
-    merges = _implied_merges(tokens, kinds, _entry(file, "scores"))
+    merges = implied_merges(tokens, kinds, _entry(file, "scores"))
     unknown = _token(file, tokens, "unk", _SENTENCEPIECE_IDS["unk"])
     model = _bpe(file, tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = Tokenizer(model)
@@ -106,7 +106,7 @@ def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int]) -> tuple
     return backend, _SENTENCEPIECE_IDS, True, False
 
 
-def _implied_merges(tokens: list[str], kinds: list[int], scores: list[float]) -> list[tuple[str, str]]:
+def implied_merges(tokens: list[str], kinds: list[int], scores: list[float]) -> list[tuple[str, str]]:
     """Every way to make a token from two others, best score first: SentencePiece joins what gives the best piece."""
     ids = {token: id for id, token in enumerate(tokens) if kinds[id] not in (_CONTROL, _UNKNOWN, _UNUSED)}
     found: list[tuple[float, int, int, str, str]] = []
