@@ -184,6 +184,26 @@ def test_llama_cpps_converter_writes_the_same_from_the_sentencepiece_model(origi
     assert "tokenizer.ggml.scores" in theirs
 
 
+def test_runs_of_blanks_that_all_come_last_are_joined_from_the_left(original, tmp_path):
+    """As in Mistral 7B, whose runs stand first in the vocabulary, have one score, and lack one of 15."""
+    runs = ["▁" * length for length in (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7, 11)]
+    pieces = [original.id_to_piece(id) for id in range(len(original))]
+    others = [piece for piece in pieces[259:] if piece.strip("▁")]
+    vocabulary = {piece: id for id, piece in enumerate([*pieces[:259], *runs, *others, "▁"])}
+    scores = {piece: float(259 - id) if piece.strip("▁") else -1e9 for piece, id in vocabulary.items() if id > 258}
+    tokenizer = _with_backend(original, [PREPEND, REPLACE])
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["model"] |= {"vocab": vocabulary, "merges": generate_merges(vocabulary, scores)}
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
+    path = _written(tmp_path / "t.gguf", tokenizer)
+    theirs, file = fixtures.llama_cpp(path), open_gguf(path)
+    ours = read_tokenizer(file)
+    for text in BATTERY:
+        assert theirs.tokens(text) == _ids(tokenizer, text) == _ids(ours, text), text
+    written = dict(zip(file.metadata["tokenizer.ggml.tokens"], file.metadata["tokenizer.ggml.scores"], strict=True))
+    assert {piece: written[piece] for piece in scores} == scores
+
+
 def test_pieces_that_are_not_numbered_by_their_score_are_scored_by_their_merges(original, tmp_path):
     tokenizer = _with_backend(original, [PREPEND, REPLACE])
     content = json.loads(tokenizer.backend_tokenizer.to_str())

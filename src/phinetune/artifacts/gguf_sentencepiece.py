@@ -10,7 +10,8 @@ tokenizer of which it is not true is refused.
 from __future__ import annotations
 
 import re
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import groupby, pairwise
 from typing import Any
 
 import gguf
@@ -22,6 +23,7 @@ BY_LLAMA_CPP = "Merge the model with `phinetune merge`, and convert the folder w
 _BLANK = "\u2581"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ADDED, _FILLER = -1000.0, -10000.0  # as llama.cpp's converter scores them
+_LAST = -1e9  # as Llama 2 scores the runs of blanks that were added to its vocabulary
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}
 _PREPEND = {"type": "Prepend", "prepend": _BLANK}
 
@@ -66,27 +68,50 @@ def _scores(tokens: list[str], kinds: list[gguf.TokenType], merges: list[tuple[s
     for rank, pair in enumerate(merges):
         made.setdefault("".join(pair), rank)
     normal = [id for id, kind in enumerate(kinds) if kind == gguf.TokenType.NORMAL]
-    ranks = [made[tokens[id]] for id in normal if tokens[id] in made]
-    numbered = ranks == sorted(ranks)
+    ranked = [id for id in normal if tokens[id] in made]
+    last = set()
+    if not (numbered := _ascend(made[tokens[id]] for id in ranked)) and _blanks_come_last(merges):
+        last = {id for id in normal if _is_blanks(tokens[id])}
+        numbered = _ascend(made[tokens[id]] for id in ranked if id not in last)
     scores = [0.0] * len(tokens)
     for id, kind in enumerate(kinds):
-        if kind == gguf.TokenType.NORMAL:
+        if id in last:
+            scores[id] = _LAST
+        elif kind == gguf.TokenType.NORMAL:
             scores[id] = float(normal[0] - id if numbered else -made.get(tokens[id], len(merges)))
         elif kind != gguf.TokenType.BYTE:
             scores[id] = _FILLER if kind == gguf.TokenType.UNUSED else _ADDED
     return scores
 
 
+def _ascend(ranks: Iterable[int]) -> bool:
+    return all(before < after for before, after in pairwise(ranks))
+
+
+def _is_blanks(piece: str) -> bool:
+    return not piece.strip(_BLANK)
+
+
+def _blanks_come_last(merges: list[tuple[str, ...]]) -> bool:
+    """Whether runs of blanks are made after everything else: Llama 2 has them so, all with one score."""
+    return [blanks for blanks, _ in groupby(merges, lambda pair: _is_blanks("".join(pair)))] == [False, True]
+
+
 def _refuse_other_merges(
     tokens: list[str], kinds: list[gguf.TokenType], scores: list[float], merges: list[tuple[str, ...]]
 ) -> None:
-    """Two ways to make the same piece have one score in llama.cpp: their order among themselves is no difference."""
+    """Pieces with one score, and two ways to make the same piece, are made from the left in llama.cpp, and in the order
+    of the merges in transformers. The first are runs of blanks alone, which come to the same.
+    """
     normal = {token for token, kind in zip(tokens, kinds, strict=True) if kind == gguf.TokenType.NORMAL}
+    last = {token for token, score in zip(tokens, scores, strict=True) if score == _LAST}
     own, implied = (
         [pair for pair in pairs if "".join(pair) in normal and normal.issuperset(pair)]
         for pairs in (merges, implied_merges(tokens, [int(kind) for kind in kinds], scores))
     )
-    made, would_be = ([piece for piece, _ in groupby(map("".join, pairs))] for pairs in (own, implied))
+    made, would_be = (
+        [piece for piece, _ in groupby(map("".join, pairs)) if piece not in last] for pairs in (own, implied)
+    )
     if set(own) != set(implied) or made != would_be:
         raise _otherwise("joins its pieces in an order of its own")
 

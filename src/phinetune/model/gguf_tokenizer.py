@@ -107,14 +107,18 @@ def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int]) -> tuple
 
 
 def implied_merges(tokens: list[str], kinds: list[int], scores: list[float]) -> list[tuple[str, str]]:
-    """Every way to make a token from two others, best score first: SentencePiece joins what gives the best piece."""
+    """Every way to make a token from two others, best score first: SentencePiece joins what gives the best piece.
+
+    Of equal scores, as Llama 2 and Mistral give all runs of blanks, the longest left part is first: SentencePiece and
+    llama.cpp join from the left.
+    """
     ids = {token: id for id, token in enumerate(tokens) if kinds[id] not in (_CONTROL, _UNKNOWN, _UNUSED)}
-    found: list[tuple[float, int, int, str, str]] = []
+    found: list[tuple[float, int, str, str]] = []
     for token, id in ids.items():
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in ids and right in ids:
-                found.append((-scores[id], ids[left], ids[right], left, right))
+                found.append((-scores[id], -len(left), left, right))
     return [(left, right) for *_, left, right in sorted(found)]
 
 
