@@ -6,6 +6,8 @@ import os
 import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test talks to a hub that it did not start itself
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores: threads would wait for each other
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, which torch may do
 

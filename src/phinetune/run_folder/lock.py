@@ -47,7 +47,10 @@ def locked(folder: RunFolder) -> Iterator[bool]:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         handle, is_ours = _acquire(folder)
     except OSError as error:
-        if folder.lock.is_symlink():
+        is_link = False
+        with suppress(OSError):  # a drive that answers nothing
+            is_link = folder.lock.is_symlink()
+        if is_link:
             raise RunError(
                 f"{folder.lock} is a link: what it leads to would be overwritten.",
                 "No run of phinetune makes one. Remove it if you trust what else is in the folder.",

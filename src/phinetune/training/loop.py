@@ -240,10 +240,10 @@ class _Run:
     def keep(self) -> Iterator[Event]:
         """Put the state to keep in the model. What the last one knows by heart is told in any case."""
         chosen = recall.choose(self.corpus.train)
-        yield from recall.measure(self.model, chosen, self.progress.step)
+        yield from recall.measure(self.model, chosen, self.progress.step, self.room.validation_row)
         if self.kept_step != self.progress.step:
             lora.put_weights(self.model, self.recovery.best)
-            yield from recall.measure(self.model, chosen, self.kept_step)
+            yield from recall.measure(self.model, chosen, self.kept_step, self.room.validation_row)
 
     @property
     def kept_step(self) -> int:

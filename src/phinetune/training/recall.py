@@ -32,14 +32,15 @@ def choose(examples: Sequence[Example]) -> list[Example]:
     return whole if len(whole) <= _MOST else Random(0).sample(whole, _MOST)
 
 
-def measure(model: PeftModel, examples: Sequence[Example], step: int) -> Iterator[Recalled]:
-    """How many of them the model, as it is at `step`, gives back. Nothing where there are none, or no memory for it:
-    a run that is done is not lost for a figure about it.
+def measure(model: PeftModel, examples: Sequence[Example], step: int, tokens_a_row: int = _ROW) -> Iterator[Recalled]:
+    """How many of them the model, as it is at `step`, gives back.
+
+    Nothing where there are none, or no memory for it: a run that is done is not lost for a figure about it.
     """
     if not examples:
         return
     try:
-        right = sum(gives_back(model, examples))
+        right = sum(gives_back(model, examples, min(_ROW, tokens_a_row)))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -48,25 +49,25 @@ def measure(model: PeftModel, examples: Sequence[Example], step: int) -> Iterato
 
 
 @torch.inference_mode()
-def gives_back(model: PeftModel, examples: Sequence[Example]) -> list[bool]:
+def gives_back(model: PeftModel, examples: Sequence[Example], tokens_a_row: int = _ROW) -> list[bool]:
     """Of each, whether every token of the answer, end-of-text too, is the likeliest after those before it."""
     fast = fast_row_loss(model)
     if fast is None:
         return [_gives_back_plainly(model, example) for example in examples]
     device = next(model.parameters()).device
     found: list[bool] = []
-    for members in _rows(examples):
+    for members in _rows(examples, tokens_a_row):
         row = lay_out(members).to(device)
         right = fast.likeliest(row.ids, row.positions, row.predictors, row.lengths) == row.targets
         found += [bool(part.all()) for part in torch.split(right.cpu(), [m.answer_tokens for m in members])]
     return found
 
 
-def _rows(examples: Sequence[Example]) -> list[list[Example]]:
-    """In their order, some thousand tokens at a time."""
+def _rows(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
+    """In their order, so many tokens at a time, or one pair."""
     rows: list[list[Example]] = []
     for example in examples:
-        if not rows or sum(len(member.ids) for member in rows[-1]) + len(example.ids) > _ROW:
+        if not rows or sum(len(member.ids) for member in rows[-1]) + len(example.ids) > tokens:
             rows.append([])
         rows[-1].append(example)
     return rows
