@@ -38,7 +38,8 @@ _PROGRAM_GPU = 500_000_000
 _KERNELS_OF_A_LENGTH, _KERNELS_KEPT = 35_000_000, 240_000_000
 # What the C library holds beyond the tensors in use, and what the way back holds for a moment, as a share of the
 # activations. SmolLM2, rows of 512 to 2048 tokens: 0.27 to 0.42 in bf16, 0.36 to 0.42 in fp32; Phi-2, 512 tokens: 0.26.
-# torch's allocator for GPUs holds whole blocks; with this share 4 x 512 tokens of Phi-2 came to 1.04 of the peak.
+# torch's allocator for GPUs holds whole blocks; its share is a guess: 4 x 512 tokens of Phi-2 came to 1.04 of the peak,
+# which was then that of the check.
 _ALLOCATOR_CPU = 0.35
 _ALLOCATOR_GPU = 0.10
 # Bytes that transformers' forward with PEFT's adapters keeps, against ours: 2.6 (llama) and 2.5 (phi) in 16-bit

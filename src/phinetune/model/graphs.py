@@ -212,8 +212,10 @@ class GraphedRows:
         ops = _ops(self._model)
         assert isinstance(ops, GpuOps)
         ops.salt.fill_(salt)
-        recorded.graph.replay()
-        ops.salt.zero_()
+        try:
+            recorded.graph.replay()
+        finally:
+            ops.salt.zero_()  # rows without a graph count on it
         return recorded.loss.clone()
 
     def _take_gradients(self) -> None:
