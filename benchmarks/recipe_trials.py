@@ -1,6 +1,6 @@
 """What makes a better tuned model? Recipes side by side, changed in one thing each, at equal steps.
 
-    python benchmarks/recipe_trials.py --sheet SHEET [--test SHEET] [--variants plain,lora+,…] [--seeds 3]
+    python benchmarks/recipe_trials.py --sheet SHEET [--test SHEET] [--variants plain,lora+,…] [--seed 0,1,2]
                                        [--tokens 4000] [--epochs 3] [--lr 1e-3] [--to trials.jsonl]
 
 Every trial trains on the same part of the sheet (about --tokens an epoch, chosen by the seed), from the same adapter
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--test")
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", default="0,1,2")
     parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -244,7 +244,7 @@ def main() -> None:
         print(table(Path(arguments.to)))
         return
     keep_freed_memory()
-    for seed in range(arguments.seeds):
+    for seed in map(int, arguments.seed.split(",")):
         for name in arguments.variants.split(","):
             print(run(arguments, name, seed))
 
