@@ -45,20 +45,28 @@ def test_the_bytes_are_those_of_llama_cpp(kind, llama_cpp):
     np.testing.assert_array_equal(ours.reshape(-1).view(np.uint8), theirs)
 
 
-def test_the_fast_q4_0_gives_the_bytes_of_the_library(monkeypatch):
-    if quantize._native_q4_0() is None or not quantize.HAS_LIBGGUF:
+@pytest.mark.parametrize("kind", sorted(quantize._NATIVE))
+def test_the_fast_quantizers_give_the_bytes_of_the_library(kind, monkeypatch):
+    if quantize.native() is None or not quantize.HAS_LIBGGUF:
         pytest.skip("needs a C compiler and libgguf")
     generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(4000, 640, generator=generator)
-    rows[:1000] = rows[:1000].bfloat16().float()  # as base weights are: many numbers lie halfway between two levels
-    rows[1000:2000] = (rows[1000:2000] * 4).round() / 4  # the largest comes with both signs
-    rows[2000:2100, ::3] = 0
-    rows[2100:2110] = 0
-    rows[2110:2120] *= 1e-30
-    rows[2120:2130] *= 1e5
-    fast = pack(rows, Kind.Q4_0)
-    monkeypatch.setattr(quantize, "_native_q4_0", lambda: None)
-    np.testing.assert_array_equal(fast, pack(rows, Kind.Q4_0))
+    rows = torch.randn(1500, 512, generator=generator)
+    rows[:300] = rows[:300].bfloat16().float()  # as base weights are: many numbers lie halfway between two levels
+    rows[300:600] = (rows[300:600] * 4).round() / 4  # the largest comes with both signs
+    rows[600:700, ::3] = 0
+    for some, size in enumerate((0, -0.0, 1e-30, 1e-13, 1e-7, 1e5)):
+        rows[700 + 10 * some : 710 + 10 * some] *= size
+    rows[760:770] = 0.5
+    rows[770:780] = -0.5
+    rows[780:790] = rows[780:790].abs()
+    rows[790:800, :16] = 0
+    rows[800:810, :32] = 7
+    rows[810:820, :16] *= 1e-6  # a run so small that its scale is rounded to nothing
+    rows[820:830, :32] *= 1e6
+    rows[830:, ::97] *= 30
+    fast = pack(rows, kind)
+    monkeypatch.setattr(quantize, "native", lambda: None)
+    np.testing.assert_array_equal(fast, pack(rows, kind))
 
 
 def _mixture(kind: str, tensor: str, width: int = 2560, **facts) -> list[str]:
@@ -89,10 +97,23 @@ def test_vectors_stay_whole_and_the_head_takes_more():
     assert tied.kind_of("token_embd.weight", (49152, 576)) == Kind.Q8_0  # 576 numbers a row
 
 
-def test_without_libgguf_simple_types_remain_and_the_rest_is_refused(monkeypatch):
+def test_without_libgguf_a_compiler_is_enough_for_the_usual_mixtures(monkeypatch):
+    if quantize.native() is None:
+        pytest.skip("needs a C compiler")
+    monkeypatch.setattr(quantize, "HAS_LIBGGUF", False)
+    assert check_kind("q4_k_m") == "q4_k_m"
+    assert Packing("q4_0", layers=32, tied=False, shared=1).kind_of("output.weight", (512, 2560)) == Kind.Q6_K
+    with pytest.raises(SettingsError, match="q3_k_m is packed by the package libgguf") as caught:
+        check_kind("q3_k_m")
+    assert "q4_k_m" in caught.value.hint
+    assert "q2_k" not in caught.value.hint
+
+
+def test_without_libgguf_and_a_compiler_simple_types_remain_and_the_rest_is_refused(monkeypatch):
     rows = torch.from_numpy(_rows(8))
     before = pack(rows, Kind.Q5_0)
     monkeypatch.setattr(quantize, "HAS_LIBGGUF", False)
+    monkeypatch.setattr(quantize, "native", lambda: None)
     np.testing.assert_array_equal(pack(rows, Kind.Q5_0), before)
     assert check_kind("Q4_0") == "q4_0"
     assert Packing("q4_0", layers=32, tied=False, shared=1).kind_of("output.weight", (512, 2560)) == Kind.Q8_0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,6 +91,16 @@ def test_a_run_is_packed_once(toy_run):
     assert packed.stat().st_mtime_ns == before
     with phinetune.serve(packed) as server:
         assert json.loads(_post(server.address, "/apply-template", _chat("Who?")))["prompt"].startswith("### Question")
+
+
+def test_on_another_base_model_it_is_packed_anew(toy_run, tmp_path):
+    base = json.loads((toy_run.folder.model / "adapter_config.json").read_text())["base_model_name_or_path"]
+    other = shutil.copytree(base, tmp_path / "other")
+    packed = []
+    for model in (None, str(other)):
+        with phinetune.serve(toy_run, model=model):
+            packed += [file.name for file in (toy_run.folder.root / ".served").glob("*.gguf")]
+    assert len(set(packed)) == len(packed) == 2
 
 
 def test_a_key_is_asked_for_when_there_is_one(toy_run):

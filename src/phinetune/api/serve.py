@@ -71,7 +71,7 @@ def serve(
 
 def _packed(folder: Path, model: str | None, allow_bin: bool, on_progress: Callable[[str, int, int], None]) -> Path:
     weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256((model or "").encode())
     for file in weights:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

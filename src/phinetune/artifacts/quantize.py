@@ -2,10 +2,10 @@
 
     fp32 rows ─► blocks of 32 or 256 numbers that share a scale ─► bytes, those that llama.cpp's own quantizer writes
 
-`libgguf` packs, byte for byte like llama.cpp. Where there is no wheel of it, llama.cpp's `gguf` package packs the
-simple types, and the K types, which it cannot write, are refused. q4_0 is packed by our q4_0.c where there is a C
-compiler: the same bytes, sooner. Which tensor takes which type follows `llama_tensor_get_type` of llama.cpp's
-src/llama-quant.cpp.
+Our quantize.c packs q4_0, q4_K, q5_K and q6_K where there is a C compiler, and `libgguf` the other types, both byte for
+byte like llama.cpp; libgguf alone takes about eight times as long for the K types. Without either, llama.cpp's `gguf`
+package packs the simple types, and the K types, which it cannot write, are refused. Which tensor takes which type
+follows `llama_tensor_get_type` of llama.cpp's src/llama-quant.cpp.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[Kind, _File]] = {
     "q2_k": (Kind.Q2_K, _File.MOSTLY_Q2_K),
 }
 _UNPACKED = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
+_NATIVE = {Kind.Q4_0: "pack_q4_0", Kind.Q4_K: "pack_q4_k", Kind.Q5_K: "pack_q5_k", Kind.Q6_K: "pack_q6_k"}
 # What a row takes whose length the 256 numbers of a K block do not divide; SmolLM2's 576 is one.
 _NARROWER = {
     Kind.Q2_K: Kind.IQ4_NL,
@@ -74,12 +75,17 @@ def check_kind(kind: str) -> str:
     name = kind.lower()
     if name not in KINDS:
         raise SettingsError(f"There is no packing called {kind} here.", f"Choose one of {', '.join(KINDS)}.")
-    if KINDS[name][0] in _NARROWER and not HAS_LIBGGUF:
+    if not _can_pack(KINDS[name][0]):
+        others = ", ".join(other for other, (packed, _) in KINDS.items() if _can_pack(packed))
         raise SettingsError(
             f"{kind} is packed by the package libgguf, which is not installed.",
-            "Install it with: pip install libgguf. Without it there are f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0.",
+            f"Install it with: pip install libgguf. Without it there are {others}.",
         )
     return name
+
+
+def _can_pack(kind: Kind) -> bool:
+    return kind not in _NARROWER or HAS_LIBGGUF or (kind in _NATIVE and native() is not None)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,7 @@ class Packing:
             return kind
         fits = shape[-1] % _block(kind) == 0
         if name == ("token_embd.weight" if self.tied else "output.weight"):
-            wanted = kind if kind == Kind.Q8_0 or (fits and HAS_LIBGGUF) else Kind.Q8_0
-            kind = wanted if wanted == Kind.Q8_0 else Kind.Q6_K
+            kind = Kind.Q6_K if kind != Kind.Q8_0 and fits and _can_pack(Kind.Q6_K) else Kind.Q8_0
         elif match := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
             kind = self._more(kind, int(match[1]), match[2])
         return _dividing(kind, shape[-1])
@@ -148,8 +153,8 @@ def pack(rows: torch.Tensor, kind: Kind) -> np.ndarray[Any, Any]:
     if kind in _UNPACKED:
         # torch rounds 14 times as fast as numpy does to f16, and to the same bytes.
         return rows.to(_UNPACKED[kind]).view(torch.uint8).numpy()
-    if kind == Kind.Q4_0 and rows.shape[-1] % _block(kind) == 0 and (fast := _native_q4_0()) is not None:
-        return _pack_q4_0(fast, rows)
+    if kind in _NATIVE and rows.shape[-1] % _block(kind) == 0 and (library := native()) is not None:
+        return _pack_natively(library, rows, kind)
     if HAS_LIBGGUF:
         packed: np.ndarray[Any, Any] = libgguf.quantize_rows(rows.numpy(), int(kind))
         return packed
@@ -158,22 +163,19 @@ def pack(rows: torch.Tensor, kind: Kind) -> np.ndarray[Any, Any]:
 
 
 @functools.cache
-def _native_q4_0() -> ctypes.CDLL | None:
-    """q4_0.c; the numbers of a model are finite, which lets the compiler put eight or sixteen side by side."""
-    vectors = ("-O3", "-march=native", "-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math")
-    exact = ("-ffp-contract=off", "-fno-math-errno", "-fassociative-math", "-fPIC")
-    return compiled([Path(__file__).with_name("q4_0.c")], (*vectors, *exact))
+def native() -> ctypes.CDLL | None:
+    """quantize.c, compiled; None without a C compiler."""
+    fast = ("-O3", "-march=native", "-ffinite-math-only", "-fno-trapping-math", "-fno-math-errno")
+    return compiled([Path(__file__).with_name("quantize.c")], (*fast, "-ffp-contract=off", "-fPIC"))
 
 
-def _pack_q4_0(library: ctypes.CDLL, rows: torch.Tensor) -> np.ndarray[Any, Any]:
+def _pack_natively(library: ctypes.CDLL, rows: torch.Tensor, kind: Kind) -> np.ndarray[Any, Any]:
     rows = rows.contiguous()
-    block, size = gguf.GGML_QUANT_SIZES[Kind.Q4_0]
-    scales = torch.empty(rows.numel() // block)
-    packed = np.empty((scales.numel(), size), np.uint8)
-    places = (rows.data_ptr(), scales.data_ptr(), packed.ctypes.data)
-    library.pack_q4_0(*map(ctypes.c_void_p, places), ctypes.c_int64(scales.numel()))
-    packed[:, :2] = scales.half().view(torch.uint8).view(-1, 2).numpy()
-    return packed.reshape(*rows.shape[:-1], -1)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    packed = np.empty((*rows.shape[:-1], rows.shape[-1] // block * size), np.uint8)
+    places = (ctypes.c_void_p(rows.data_ptr()), ctypes.c_void_p(packed.ctypes.data))
+    getattr(library, _NATIVE[kind])(*places, ctypes.c_int64(rows.numel() // block))
+    return packed
 
 
 def _block(kind: Kind) -> int:
