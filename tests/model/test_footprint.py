@@ -37,7 +37,7 @@ def _kept(model, row):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        fast_row_loss(model)(row.ids, row.positions, row.targets, row.predictors, row.lengths)
+        fast_row_loss(model)(row)
     return sum(size for size, _ in storages.values())
 
 

@@ -37,7 +37,7 @@ def test_a_row_fits_into_its_size_and_the_fill_is_made_of_documents(lengths):
     assert row.tokens <= size.tokens < row.tokens + 256
     assert row.answer_tokens <= size.answers <= size.tokens
     assert max(lengths) <= size.longest
-    parts = split(size, fill(size, row.ids, row.positions, row.targets, row.predictors, lengths))
+    parts = split(size, fill(size, row))
     assert torch.equal(parts.ids[: row.tokens], row.ids[0])
     assert torch.equal(parts.targets[: row.answer_tokens], row.targets)
     assert torch.equal(parts.predictors[: row.answer_tokens], row.predictors)

@@ -57,7 +57,7 @@ def _adapted(base, dtype=torch.float32, **changes):
 
 def _loss_and_gradients(model, row_loss):
     row = _row()
-    loss = row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths)
+    loss = row_loss(row)
     return loss.detach(), torch.autograd.grad(loss, [p for _, p in lora.trainable(model)])
 
 
@@ -114,11 +114,10 @@ def test_recomputed_activations_change_nothing_dropout_included(make):
 def test_a_switched_off_adapter_is_the_base_model():
     model = _adapted(toys.llama()).eval()
     row = _row()
-    arguments = (row.ids, row.positions, row.targets, row.predictors, row.lengths)
     with torch.no_grad():
-        tuned = fast_row_loss(model)(*arguments)
+        tuned = fast_row_loss(model)(row)
         with model.disable_adapter(), plain_row_loss(model) as plain:
-            base, base_plain = fast_row_loss(model)(*arguments), plain(*arguments)
+            base, base_plain = fast_row_loss(model)(row), plain(row)
     assert base != tuned
     torch.testing.assert_close(base, base_plain, rtol=1e-5, atol=0)
 
@@ -146,7 +145,7 @@ def test_fifty_steps_on_the_fast_way_overlay_the_plain_way():
         with plain_row_loss(model) as plain:
             way = fast_row_loss(model) if fast else plain
             for _ in range(50):
-                loss = way(row.ids, row.positions, row.targets, row.predictors, row.lengths) / row.answer_tokens
+                loss = way(row) / row.answer_tokens
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

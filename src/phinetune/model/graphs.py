@@ -29,6 +29,7 @@ from phinetune.model.device import total_memory_bytes
 from phinetune.model.ops import PlainOps, ops_for
 from phinetune.model.ops.gpu import GpuOps
 from phinetune.model.out_of_memory import is_out_of_memory
+from phinetune.model.row import Row
 from phinetune.model.row_plan import bytes_of_a_row
 from phinetune.model.rows import FastRowLoss
 
@@ -74,29 +75,23 @@ def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
     )
 
 
-def fill(
-    size: Size,
-    ids: torch.Tensor,
-    positions: torch.Tensor,
-    targets: torch.Tensor,
-    predictors: torch.Tensor,
-    lengths: Sequence[int],
-) -> torch.Tensor:
+def fill(size: Size, row: Row) -> torch.Tensor:
     """A row as the numbers of its size [size.numbers]: filled up with documents of word 0, and with targets of -1."""
-    spare = size.tokens - ids.shape[1]
+    tokens, answers = row.ids.shape[1], row.targets.shape[0]
+    spare = size.tokens - tokens
     added = [min(size.longest, spare - start) for start in range(0, spare, size.longest)]
-    bounds = [0, *accumulate([*lengths, *added])]
+    bounds = [0, *accumulate([*row.lengths, *added])]
     bounds += [bounds[-1]] * (size.documents + 1 - len(bounds))
-    row = torch.zeros(size.numbers, dtype=torch.long)
-    parts = split(size, row)
-    parts.ids[: ids.shape[1]] = ids[0]
-    parts.positions[: ids.shape[1]] = positions[0]
+    numbers = torch.zeros(size.numbers, dtype=torch.long)
+    parts = split(size, numbers)
+    parts.ids[:tokens] = row.ids[0]
+    parts.positions[:tokens] = row.positions[0]
     if added:
-        parts.positions[ids.shape[1] :] = torch.cat([torch.arange(length) for length in added])
-    parts.targets.fill_(-1)[: targets.shape[0]] = targets
-    parts.predictors[: predictors.shape[0]] = predictors
+        parts.positions[tokens:] = torch.cat([torch.arange(length) for length in added])
+    parts.targets.fill_(-1)[:answers] = row.targets
+    parts.predictors[:answers] = row.predictors
     parts.bounds.copy_(torch.tensor(bounds))
-    return row
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -110,8 +105,8 @@ class Parts:
     bounds: torch.Tensor
 
 
-def split(size: Size, row: torch.Tensor) -> Parts:
-    return Parts(*torch.split(row, [size.tokens, size.tokens, size.answers, size.answers, size.documents + 1]))
+def split(size: Size, numbers: torch.Tensor) -> Parts:
+    return Parts(*torch.split(numbers, [size.tokens, size.tokens, size.answers, size.answers, size.documents + 1]))
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class _Recorded:
     """A graph, where it reads a row and the weight of its loss, and where it leaves the loss."""
 
     graph: torch.cuda.CUDAGraph
-    row: torch.Tensor
+    numbers: torch.Tensor
     weight: torch.Tensor
     loss: torch.Tensor
 
@@ -153,16 +148,9 @@ class GraphedRows:
         self._works = True
         self._pool: Any = torch.cuda.graph_pool_handle()
 
-    def __call__(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        predictors: torch.Tensor,
-        lengths: tuple[int, ...],
-    ) -> torch.Tensor:
+    def __call__(self, row: Row) -> torch.Tensor:
         """RowLoss, without a graph."""
-        return self._row_loss(ids, positions, targets, predictors, lengths)
+        return self._row_loss(row)
 
     def takes(self, lengths: Sequence[int]) -> bool:
         """Whether its activations are kept rather than computed again, and there is room for them twice."""
@@ -182,32 +170,21 @@ class GraphedRows:
         room = total_memory_bytes(self._parameters[0].device) - self._weights
         return bool(kept < _SHARE_OF_MEMORY * room)
 
-    def add_gradients(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        predictors: torch.Tensor,
-        lengths: Sequence[int],
-        weight: float,
-    ) -> torch.Tensor:
+    def add_gradients(self, row: Row, weight: float) -> torch.Tensor:
         """The row's summed loss; `weight` times its gradients are added to those of the parameters.
 
-        The row, as RowLoss takes it, is on the CPU, whose generator decides what is dropped.
+        The row is on the CPU, whose generator decides what is dropped.
         """
-        size = size_of(lengths, targets.shape[0], is_training=self._model.training)
+        size = size_of(row.lengths, row.targets.shape[0], is_training=self._model.training)
         salt = int(torch.randint(-(2**31), 2**31, ()))
-        row = fill(size, ids, positions, targets, predictors, lengths)
+        numbers = fill(size, row)
         self._take_gradients()
-        recorded = self._recorded.get(size) or self._try_to_record(size, row)
+        recorded = self._recorded.get(size) or self._try_to_record(size, numbers)
         if recorded is None:
-            ids, positions, targets, predictors = (
-                part.to(self._parameters[0].device) for part in (ids, positions, targets, predictors)
-            )
-            loss = self._row_loss(ids, positions, targets, predictors, tuple(lengths))
+            loss = self._row_loss(row.to(self._parameters[0].device))
             (loss * weight).backward()  # type: ignore[no-untyped-call]
             return loss.detach()
-        recorded.row.copy_(row)
+        recorded.numbers.copy_(numbers)
         recorded.weight.fill_(weight)
         ops = _ops(self._model)
         assert isinstance(ops, GpuOps)
@@ -230,19 +207,19 @@ class GraphedRows:
                     gradient.copy_(parameter.grad)
                 parameter.grad = gradient
 
-    def _try_to_record(self, size: Size, row: torch.Tensor) -> _Recorded | None:
+    def _try_to_record(self, size: Size, numbers: torch.Tensor) -> _Recorded | None:
         """None, now and from here on, where the device does not take part: rows then go without graphs."""
         try:
-            self._recorded[size] = self._record(size, row)
+            self._recorded[size] = self._record(size, numbers)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             self._works = False
         return self._recorded.get(size)
 
-    def _record(self, size: Size, row: torch.Tensor) -> _Recorded:
+    def _record(self, size: Size, numbers: torch.Tensor) -> _Recorded:
         device = self._parameters[0].device
-        static = row.to(device)
+        static = numbers.to(device)
         weight = torch.ones((), device=device)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -256,10 +233,10 @@ class GraphedRows:
         return _Recorded(graph, static, weight, loss)
 
     def _forth_and_back(
-        self, size: Size, row: torch.Tensor, weight: torch.Tensor
+        self, size: Size, numbers: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """With seeds that follow from the order of the layers alone."""
-        parts = split(size, row)
+        parts = split(size, numbers)
         documents = Documents(parts.bounds.to(torch.int32), size.longest)
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPU, which a recording forbids

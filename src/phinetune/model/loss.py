@@ -8,33 +8,26 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from phinetune.model.ops import ops_for
+from phinetune.model.row import Row
 
 # Elements: enough places for the products to run at full rate.
 _LOGITS_AT_ONCE, _LOGITS_ON_GPU = 1 << 24, 1 << 26
 
 
-def answer_loss(
-    model: torch.nn.Module,
-    ids: torch.Tensor,
-    positions: torch.Tensor,
-    targets: torch.Tensor,
-    predictors: torch.Tensor,
-    lengths: tuple[int, ...],
-) -> torch.Tensor:
+def answer_loss(model: torch.nn.Module, row: Row) -> torch.Tensor:
     """Sum of -log p(target) over the answer tokens of a row, in nats and fp32, by the model's own forward.
 
-    ids, positions [1, T]; targets, predictors [A]. Logits are made for the A predicting places alone: a row of
-    short answers spends nothing on the vocabulary of its questions. The sum, not the mean, so that steps made of
-    several rows weigh every answer token alike.
+    Logits are made for the predicting places alone: a row of short answers spends nothing on the vocabulary of its
+    questions. The sum, not the mean, so that steps made of several rows weigh every answer token alike.
     """
     output: Any = model(
-        input_ids=ids,
-        position_ids=positions,
-        logits_to_keep=predictors,
-        document_lengths=lengths,
+        input_ids=row.ids,
+        position_ids=row.positions,
+        logits_to_keep=row.predictors,
+        document_lengths=row.lengths,
         use_cache=False,
     )
-    return cross_entropy(output.logits[0].float(), targets, reduction="sum")
+    return cross_entropy(output.logits[0].float(), row.targets, reduction="sum")
 
 
 class LinearCrossEntropy(torch.autograd.Function):

@@ -1,13 +1,14 @@
 """The two ways of a padding-free row through the model.
 
-ids, positions, lengths ─► layers.py, attend.py ─► LinearCrossEntropy                    Phi and the Llama family
-                        └► transformers' forward, confined to documents ─► cross_entropy    everything else
+Row ─► layers.py, attend.py ─► LinearCrossEntropy                    Phi and the Llama family
+     └► transformers' forward, confined to documents ─► cross_entropy    everything else
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,23 +20,14 @@ from phinetune.model.attend import Documents, attend_within_bounds, attend_withi
 from phinetune.model.attention import confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.model.loss import answer_loss, linear_cross_entropy
+from phinetune.model.row import Row
 
 _LOGITS_AT_ONCE = 256  # places
 
 
 class RowLoss(Protocol):
-    def __call__(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        predictors: torch.Tensor,
-        lengths: tuple[int, ...],
-    ) -> torch.Tensor:
-        """Sum of -log p(target) over the answer tokens of a row, in nats and fp32.
-
-        ids, positions [1, T]; targets, predictors [A].
-        """
+    def __call__(self, row: Row) -> torch.Tensor:
+        """Sum of -log p(target) over the answer tokens of the row, in nats and fp32."""
         ...
 
 
@@ -45,16 +37,9 @@ class FastRowLoss:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def __call__(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        predictors: torch.Tensor,
-        lengths: tuple[int, ...],
-    ) -> torch.Tensor:
-        attend = attend_within_documents(self._model, positions[0], lengths)
-        return self._loss(ids[0], attend, targets, predictors)
+    def __call__(self, row: Row) -> torch.Tensor:
+        attend = attend_within_documents(self._model, row.positions[0], row.lengths)
+        return self._loss(row.ids[0], attend, row.targets, row.predictors)
 
     def by_documents(
         self,
@@ -64,17 +49,15 @@ class FastRowLoss:
         predictors: torch.Tensor,
         documents: Documents,
     ) -> torch.Tensor:
-        """The same for a row [T] whose documents the GPU alone knows."""
+        """The same for a row whose documents the GPU alone knows: ids, positions [T]; targets, predictors [A]."""
         attend = attend_within_bounds(self._model, positions, documents)
         return self._loss(ids, attend, targets, predictors)
 
-    def likeliest(
-        self, ids: torch.Tensor, positions: torch.Tensor, predictors: torch.Tensor, lengths: tuple[int, ...]
-    ) -> torch.Tensor:
-        """The word [A] that the model thinks likeliest behind each of the places `predictors` [A]; no gradient."""
+    def likeliest(self, row: Row) -> torch.Tensor:
+        """The word [A] that the model thinks likeliest behind each of the row's predictors [A]; no gradient."""
         model = self._model
-        attend = attend_within_documents(model, positions[0], lengths)
-        hidden = layers.hidden_states(model, ids[0], attend, predictors)
+        attend = attend_within_documents(model, row.positions[0], row.lengths)
+        hidden = layers.hidden_states(model, row.ids[0], attend, row.predictors)
         parts = torch.split(hidden, _LOGITS_AT_ONCE)
         return torch.cat(
             [torch.nn.functional.linear(p, model.lm_head.weight, model.lm_head.bias).argmax(-1) for p in parts]
@@ -108,14 +91,4 @@ def plain_row_loss(model: PeftModel | PreTrainedModel, *, fused: bool = False) -
     """
     adapters = fused_adapters(model) if fused else nullcontext()
     with confined_to_documents(_base(model)), adapters:
-
-        def loss(
-            ids: torch.Tensor,
-            positions: torch.Tensor,
-            targets: torch.Tensor,
-            predictors: torch.Tensor,
-            lengths: tuple[int, ...],
-        ) -> torch.Tensor:
-            return answer_loss(model, ids, positions, targets, predictors, lengths)
-
-        yield loss
+        yield partial(answer_loss, model)

@@ -108,7 +108,7 @@ def _pass(model: PeftModel, row_loss: RowLoss, examples: Sequence[Example]) -> _
     was_training = model.training
     model.eval()
     try:
-        loss = row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths)
+        loss = row_loss(row)
         # The mean, as in training: a sum of hundreds of tokens may leave fp16's range.
         gradients = torch.autograd.grad(loss / row.answer_tokens, parameters)
     finally:
@@ -138,9 +138,7 @@ def _recorded_pass(model: PeftModel, rows: GraphedRows, examples: Sequence[Examp
     model.eval()
     try:
         drop_gradients(parameters)
-        loss = rows.add_gradients(
-            row.ids, row.positions, row.targets, row.predictors, row.lengths, 1 / row.answer_tokens
-        )
+        loss = rows.add_gradients(row, 1 / row.answer_tokens)
         vector = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
     finally:
         drop_gradients(parameters)

@@ -138,7 +138,7 @@ def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence
     model.eval()
     try:
         with torch.inference_mode():
-            losses = [_loss(row_loss, batch.to(device)) for batch in batches]
+            losses = [row_loss(batch.to(device)) for batch in batches]
     finally:
         model.train(was_training)
     return float(torch.stack(losses).sum()) / sum(batch.answer_tokens for batch in batches)
@@ -152,15 +152,10 @@ def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device
 def _add_gradients(row_loss: RowLoss, batch: Batch, weight: float, device: torch.device) -> torch.Tensor:
     """The summed loss of a row. Nothing else of its way forth is left: a graph could not be recorded beside it."""
     if isinstance(row_loss, GraphedRows) and row_loss.takes(batch.lengths):
-        row = (batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
-        return row_loss.add_gradients(*row, weight)
-    loss = _loss(row_loss, batch.to(device))
+        return row_loss.add_gradients(batch, weight)
+    loss = row_loss(batch.to(device))
     (loss * weight).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
-
-
-def _loss(row_loss: RowLoss, batch: Batch) -> torch.Tensor:
-    return row_loss(batch.ids, batch.positions, batch.targets, batch.predictors, batch.lengths)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -112,5 +112,5 @@ def mean_loss(model: Any, examples: Sequence[Example]) -> float:
     rows = [row.to(next(model.parameters()).device) for row in validation_batches(examples, _ROW)]
     fast = fast_row_loss(model)
     with nullcontext(fast) if fast is not None else plain_row_loss(model) as row_loss:
-        total = sum(float(row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths)) for row in rows)
+        total = sum(float(row_loss(row)) for row in rows)
     return total / sum(row.answer_tokens for row in rows)

@@ -140,7 +140,7 @@ def pair_losses(model: Any, examples: Sequence[Example]) -> list[float]:
         for example in examples:
             [row] = validation_batches([example], _LONGEST_ROW)
             row = row.to(device)
-            total = float(row_loss(row.ids, row.positions, row.targets, row.predictors, row.lengths))
+            total = float(row_loss(row))
             losses.append(total / row.answer_tokens)
     return losses
 
