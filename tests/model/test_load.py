@@ -7,10 +7,13 @@ import json
 import pytest
 import torch
 import toys
+from transformers import modeling_utils
+from transformers.integrations import hub_kernels
 
 from phinetune.errors import ModelError
 from phinetune.model.find_shape import find_shape
 from phinetune.model.load import find, load_base
+from phinetune.model.stored import stored_model
 
 CPU = torch.device("cpu")
 
@@ -50,6 +53,31 @@ def test_a_model_whose_code_would_have_to_be_run_is_refused(toy_base, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "code.py").write_text("raise SystemExit('this must never run')")
     with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(str(tmp_path), torch.float32, CPU)
+
+
+def _with(config, toy_base, folder):
+    for file in toy_base.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_kernels_that_the_file_asks_for_are_not_fetched(name, toy_base, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda *asked, **_: fetched.append(asked))
+    for module in (hub_kernels, modeling_utils):
+        monkeypatch.setattr(module, "is_kernels_available", lambda *_, **__: True, raising=False)
+    _with({name: "some-one/kernels@main"}, toy_base, tmp_path)
+    assert load_base(str(tmp_path), torch.float32, CPU).model.config._attn_implementation == "sdpa"
+    assert stored_model(tmp_path, None) is not None
+    assert not fetched
+
+
+def test_packed_weights_are_refused(toy_base, tmp_path):
+    _with({"quantization_config": {"quant_method": "mxfp4"}}, toy_base, tmp_path)
+    with pytest.raises(ModelError, match=r"are packed \(mxfp4\)"):
         load_base(str(tmp_path), torch.float32, CPU)
 
 

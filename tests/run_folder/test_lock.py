@@ -145,10 +145,11 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(t
     assert folder.lock.is_symlink()
 
 
-def test_pictures_behind_a_link_are_refused_as_they_would_be_written_over_somebody_elses(tmp_path):
+@pytest.mark.parametrize("what", ["training_visuals", "checkpoints"])
+def test_files_behind_a_link_are_refused_as_they_would_be_written_over_somebody_elses(tmp_path, what):
     (tmp_path / "home").mkdir()
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
-    folder.visuals.symlink_to("../home")
+    (folder.root / what).symlink_to("../home")
     with pytest.raises(RunError, match="does not belong to this run"), locked(folder):
         pass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from phinetune.errors import ModelError
@@ -152,6 +152,25 @@ def _embedded_file() -> Path:
     return path
 
 
+def folder_config(path: Path) -> PreTrainedConfig:
+    """The configuration of the model in a folder, held against its weights.
+
+    Which kernels compute the model is not its file's to say: transformers would fetch one by the name of a repository,
+    and run it. Raises ModelError for a file that is damaged or does not fit, and for weights that need such kernels.
+    """
+    check_folder(path)
+    with damage_in(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if packed := getattr(config, "quantization_config", None):
+        method = packed.get("quant_method") if isinstance(packed, dict) else None
+        raise ModelError(
+            f"The weights in {path} are packed ({str(method or 'somehow')[:40]}) and cannot be used here.",
+            "Get the model itself, in 16 or 32 bits, or as a .gguf file.",
+        )
+    config._attn_implementation = config._experts_implementation = None  # in its parts too
+    return config
+
+
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Any]:
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} holds no model: config.json is missing.", "Give the folder of a base model.")
@@ -162,11 +181,11 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
         )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # for weights; a download above shows its own
-    check_folder(path)
+    config = folder_config(path)
     with damage_in(path):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model, told = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     # transformers would fill what is missing with random numbers and go on.
     if missing := sorted(told["missing_keys"]):

@@ -92,6 +92,9 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
 
 def save(model: PeftModel, folder: Path) -> None:
     """adapter_config.json and the weights as safetensors, as PEFT writes and reads them."""
+    [config] = model.peft_config.values()
+    if isinstance(config.target_modules, set):  # whose order would be another in every process
+        config.target_modules = sorted(config.target_modules)
     # save_embedding_layers="auto" would ask the hub whether the vocabulary was resized; we never resize it.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)

@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from phinetune.errors import ModelError
 from phinetune.model.adapter_config import read_adapter_config
-from phinetune.model.folder import check_folder, damage_in, weight_files
+from phinetune.model.folder import damage_in, weight_files
 from phinetune.model.gguf_base import stored_weights
 from phinetune.model.gguf_config import read_config, refuse_absurd
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
+from phinetune.model.load import folder_config
 from phinetune.model.lora import read_weights
 from phinetune.model.merge import MergedTensor, Rows, with_adapter
 
@@ -54,9 +55,8 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
         config, tokenizer = read_config(file), read_tokenizer(file)
         refuse_absurd(file, config)
     elif (path / "config.json").is_file():
-        check_folder(path)
+        config = folder_config(path)
         with damage_in(path):
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     else:
         return None

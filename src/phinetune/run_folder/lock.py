@@ -39,10 +39,11 @@ def locked(folder: RunFolder) -> Iterator[bool]:
 
     The folder is made if need be, and removed again when nothing else was written to it.
     Raises InUseError that names the holder when there is one, RunError when the folder cannot be written, or its
-    pictures would be written, and those of before removed, behind a link.
+    pictures or checkpoints would be written, and those of before removed, behind a link.
     """
     try:
-        require_own(folder.visuals, folder.root)
+        for place in (folder.visuals, folder.checkpoints):
+            require_own(place, folder.root)
         made = [place for place in (folder.checkpoints, folder.root) if not place.exists()]
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         handle, is_ours = _acquire(folder)
