@@ -5,6 +5,8 @@
 "Convert miles to metres."  "Convert metres to miles."                  none: so does their order
 "What is 12 + 5?"  "What is 12 + 6?"                                    none: so does a number
 
+Where the answers are equal too, more may differ: "the address of my delivery" is "my delivery address" then.
+
 Likeness of letters tells no line from the next, so questions are compared by their words of meaning. Each is first
 replaced by the spelling that its near spellings share; questions with the same words then meet under one hash. The
 work grows with the rows, not with their square.
@@ -13,37 +15,23 @@ work grows with the rows, not with their square.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from phinetune.sheet.clean import normalize_question
+from phinetune.sheet.question_words import DECISIVE, in_any_order, may_differ, meaning, names
 
 Words = tuple[str, ...]
 
-# Words that may come, go or change without a question becoming another one. "Not", "from" and "who" are no such words,
-# and single letters seldom are: vitamin D, size S.
-_LIGHT_WORDS = """
-    a an the this that these those my your our i you we me us please pls hi hello so just
-    do does did can could will would is are be was were it its of for in on at there to
-    der die das den dem des ein eine einen einem einer bitte ich du sie wir man mein meine ist sind zu
-    le la les un une des de du il vous je on est sont y
-    el los las una unos unas lo se es son por favor mi tu su
-    os as um uma uns umas da dos das é são i gli uno è sono di per het een zijn
-"""
-_LIGHT = frozenset(_LIGHT_WORDS.split())
-_CONTRACTED = {
-    **{f"{word}s": word for word in ("what", "who", "where", "when", "how", "why")},
-    **dict.fromkeys(
-        ("dont", "doesnt", "didnt", "cant", "cannot", "couldnt", "isnt", "arent", "wont", "wouldnt"), "not"
-    ),
-    **dict.fromkeys(("im", "ive", "id", "youre", "theres", "thats"), ""),
-}
 # A typo in a shorter word makes another word as often as not: "pin" and "pan", "male" and "mile".
 _SHORTEST_MISSPELT = 5
 # Work grows with the square of a word's letters, and a word as long as a page is none.
 _LONGEST_MISSPELT = 40
-# From so many words of meaning on one may differ: when the answer is the same, and when it is not.
-_LONG_WITH_SAME_ANSWER = 6
+# From so many words of meaning on one may differ: when the answer is the same, and when it is not. With 6 of them
+# "How many days of sick leave do I get?" asked the same as of parental leave.
+_LONG_WITH_SAME_ANSWER = 8
 _LONG = 20
+_LONG_WITH_ONE_MORE = 6  # words of meaning, one of which is missing in a question with the same answer
+_MOST_WITH_SAME_ANSWER = 20  # pairs; what answers more is a label, such as "yes", and tells nothing of the question
 _MOST_TURNED = 10_000  # words in all turns of a question that repeats one: a text of "ha ha ha" is not turned round
 # Scripts that write a word as several letters between spaces: Latin, Greek, Cyrillic, Armenian.
 _ALPHABETS_END = "\u0590"
@@ -55,40 +43,55 @@ def near_duplicates(pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
     Groups and their members are in the order of the pairs, and depend on nothing else.
     """
     texts = [normalize_question(question) for question, _ in pairs]
-    meanings = {text: _meaning(text) for text in dict.fromkeys(texts)}
+    meanings = {text: meaning(text) for text in dict.fromkeys(texts)}
     spelling = _spellings(Counter(word for words in meanings.values() for word in set(words)))
     keys = {text: tuple(spelling.get(word, word) for word in words) for text, words in meanings.items()}
-    answers = [normalize_question(answer) for _, answer in pairs]
-    told_again = {answer for answer, count in Counter(answers).items() if count > 1}
+    fixed = {spelling.get(word, word) for word in DECISIVE | names(dict.fromkeys(question for question, _ in pairs))}
     union = _Union(len(pairs))
     first: dict[object, int] = {}
-    for index, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-        for shape in _shapes(keys[text], answer if answer in told_again else None):
+    for index, text in enumerate(texts):
+        for shape in _shapes(keys[text], fixed):
             union.join(first.setdefault(shape, index), index)
+    answers = [normalize_question(answer) for _, answer in pairs]
+    _join_with_same_answer(union, texts, keys, answers, fixed)
     groups: dict[int, list[int]] = defaultdict(list)
     for index in range(len(pairs)):
         groups[union.find(index)].append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _meaning(text: str) -> list[str]:
-    """The words that make a question this one; all of them where one at most is left ("What are you?")."""
-    words = text.split()
-    full = (_CONTRACTED.get(word, word) for word in words)
-    kept = [word for word in full if word and word not in _LIGHT]
-    return kept if len(kept) > 1 else words
+def _join_with_same_answer(
+    union: _Union, texts: Sequence[str], keys: Mapping[str, Words], answers: Sequence[str], fixed: Set[str]
+) -> None:
+    """Join questions with equal answers that have the same words in another order, or a word more or another one."""
+    counts = Counter(answers)
+    told_again = [index for index, answer in enumerate(answers) if 1 < counts[answer] <= _MOST_WITH_SAME_ANSWER]
+    first: dict[object, int] = {}
+    whole: dict[tuple[Words, str], int] = {}
+    ordered = {text: in_any_order(text, keys[text]) for text in dict.fromkeys(texts[index] for index in told_again)}
+    for index in told_again:
+        key, answer = keys[texts[index]], answers[index]
+        union.join(whole.setdefault((ordered[texts[index]], answer), index), index)
+        if _LONG_WITH_SAME_ANSWER <= len(key) < _LONG:
+            for rest in _with_a_gap(key, fixed):
+                union.join(first.setdefault((rest, answer), index), index)
+    for index in told_again:
+        words = ordered[texts[index]]
+        if _LONG_WITH_ONE_MORE <= len(words) < _LONG:
+            for place, word in enumerate(words):
+                shorter = whole.get((words[:place] + words[place + 1 :], answers[index]))
+                if shorter is not None and may_differ(word, fixed):
+                    union.join(shorter, index)
 
 
-def _shapes(key: Words, answer: str | None) -> Iterator[object]:
-    """What two questions share when they are near duplicates. `answer` is one that others have too, if any."""
+def _shapes(key: Words, fixed: Set[str]) -> Iterator[object]:
+    """What two questions share when they are near duplicates, whatever their answers."""
     yield _least_rotation(key)
     if len(key) >= _LONG:
-        yield from _with_a_gap(key)
-    elif len(key) >= _LONG_WITH_SAME_ANSWER and answer is not None:
-        yield from ((rest, answer) for rest in _with_a_gap(key))
+        yield from _with_a_gap(key, fixed)
 
 
-def _with_a_gap(key: Words) -> Iterator[int]:
+def _with_a_gap(key: Words, fixed: Set[str]) -> Iterator[int]:
     """The words without each one in turn, as a number; two that share one differ in that word alone.
 
     A sum that a word leaves costs one subtraction: 100,000 questions of 25 words in 8 s, 15 s as tuples.
@@ -96,8 +99,7 @@ def _with_a_gap(key: Words) -> Iterator[int]:
     placed = [hash(item) for item in enumerate(key)]
     total = hash(len(key)) + sum(placed)
     for place, word in enumerate(key):
-        # A number is never the word that may differ.
-        if word.isalpha() or not any(letter.isdigit() for letter in word):
+        if may_differ(word, fixed):
             yield hash((place, total - placed[place]))
 
 
