@@ -62,9 +62,9 @@ def main() -> None:
         ["what", "seconds", "near duplicates found", "of what was found, right"],
         rows,
         "The near duplicates are planted after our own idea of one, so what was found of them tells that the quick way "
-        "loses little, and no more. Of 40 natural rewordings written by hand it finds 36 where the answers are equal and "
-        "16 where they are not, and takes none of 40 look-alikes for the same (tests/sheet/test_near_duplicates.py); "
-        "RapidFuzz finds 24, and takes 17.",
+        "loses little, and no more. Of 40 natural rewordings written by hand it finds 36 where the answers are equal "
+        "and 16 where they are not, and takes none of 40 look-alikes for the same "
+        "(tests/sheet/test_near_duplicates.py); RapidFuzz finds 24, and takes 17.",
     )
 
 

@@ -39,6 +39,60 @@ def test_is_found_and_hidden(kind: str, secret: str) -> None:
     assert hide_personal(text) == f"Write or call {secret[:2]}…, please."
 
 
+AWS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "secret"),
+    [
+        ("password", "Log in with user admin, password: hunter2, and wait.", "hunter2"),
+        ("password", "DB_PASSWORD=hunter2", "hunter2"),
+        ("password", 'password = "Summer2024!"', "Summer2024!"),
+        ("password", "**Password:** Summer2024.", "Summer2024"),
+        ("password", "Password: **hunter2**", "hunter2"),
+        ("password", "Das Passwort: Sommer24", "Sommer24"),
+        ("password", "wifi password: 12345678", "12345678"),
+        ("secret key", f"aws_secret_access_key={AWS_KEY}", AWS_KEY),
+        ("secret key", '"api_key": "9f8e7d6c5b4a3f2e1d0c",', "9f8e7d6c5b4a3f2e1d0c"),
+        ("secret key", "Authorization: Bearer 4f9a.b27c~d81e-5530 goes first", "4f9a.b27c~d81e-5530"),
+        ("secret key", "client_secret: Zx81kQ02mm3Lp", "Zx81kQ02mm3Lp"),
+    ],
+)  # fmt: skip
+def test_what_is_called_a_secret_is_found_and_hidden(kind: str, text: str, secret: str) -> None:
+    assert [(found.kind, text[found.start : found.end]) for found in find_personal(text)] == [(kind, secret)]
+    assert hide_personal(text) == text.replace(secret, f"{secret[:2]}…")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The wifi password for guests is gooseberry lantern",
+        "Your password: how to reset it",
+        "Password: required. Password: 8-16 characters. Password: 10-character minimum",
+        "Password: SHA256 with salt; token: base64url-encoded-12-34",
+        "Forgot your password? Visit https://firm.org/reset2",
+        "password: https://firm.org/reset2",
+        "password: <your-password1>, token=$TOKEN_12345678, api_key={key_12345678}",
+        "password=your_password1, password: ********, api_key=YOUR_API_KEY_123456",
+        "password = input()",
+        "password1 = password2",
+        "password = make2(x); token = tokens[0]; secret = form.password1; max_token=100000",
+        "Bearer <token>; Bearer YOUR_TOKEN; bearer bonds of the municipality",
+        "The next token: international",
+    ],
+)
+def test_what_only_speaks_of_secrets_is_left_alone(text: str) -> None:
+    assert find_personal(text) == []
+
+
+def test_a_part_is_hidden_by_what_the_whole_says() -> None:
+    text = "password: hunter2 and jane@firm.org"
+    assert hide_personal(text, 10, 17) == "hu…"
+    assert hide_personal(text, 10, 21) == "hu… and"
+    assert hide_personal(text, 12, 21) == "… and"
+    assert hide_personal(text, 0, 9) == "password:"
+
+
 def test_a_private_key_is_hidden_to_its_end() -> None:
     assert hide_personal("Use -----BEGIN RSA PRIVATE KEY-----\nMIIEow\n") == "Use --…"
 
@@ -73,7 +127,18 @@ def test_spans_are_apart_and_in_order(text: str) -> None:
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
-@pytest.mark.parametrize("text", ["+1" * 15_000, "+1 (" * 8_000, "0" * 30_000, "a.@" * 10_000, "sk-" + "a-" * 15_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+1" * 15_000,
+        "+1 (" * 8_000,
+        "0" * 30_000,
+        "a.@" * 10_000,
+        "sk-" + "a-" * 15_000,
+        "password:" * 4_000,
+        "token=a1" * 4_000,
+    ],
+)
 def test_a_hostile_cell_takes_no_minutes(text: str) -> None:
     start = time.perf_counter()
     find_personal(text)

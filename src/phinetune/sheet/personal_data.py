@@ -4,7 +4,8 @@
                                               ->  "Write to ja… or +4…"
 
 Patterns alone find these, so each is kept to what is seldom anything else: a card number has its check digit right, a
-date is no phone number. A name or an address of a street is not found.
+date is no phone number, and what is called a password has a digit in it. A name or an address of a street is not found,
+nor is a password that is a plain word.
 """
 
 from __future__ import annotations
@@ -47,13 +48,31 @@ _KEY = re.compile(
     r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bhf_[A-Za-z]{30,}|\bxox[abprs]-[\w-]{10,}"
     r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
 )
+# What is set beside such a name; a value that begins like "$TOKEN", "<token>" or "{token}" stands for one, and one with
+# a bracket after it is worked out by a program.
+_NAMED = re.compile(
+    r"(?:(?P<password>pass(?:word|wd|code|phrase|wort)|\bpwd|kennwort|wachtwoord|mot de passe|contraseña|\bsenha)"
+    r"|secret|token|(?:api|access|account|private|auth)[ _-]?key)"
+    r"[\"'*_`]{0,3}[ \t]{0,3}(?::=|[:=])[ \t\"'*_`]{0,6}"
+    r"(?P<value>(?![$%<{(\[])[^\s\"'`<>{}()\[\],;]{6,200}+)(?![(\[{<])"
+    r"|\bbearer\s{1,3}(?P<bearer>[\w.~+/=-]{16,2000}+)",
+    re.IGNORECASE,
+)
+_NAMES = ("pass", "pwd", "wort", "wachtwoord", "contraseña", "senha", "secret", "token", "key", "bearer")
+_TOKEN = re.compile(r"(?=.*[A-Za-z])(?=\D*\d\D*\d|.{20})(?=.*\d)[\w.~+/=-]{12,}")
+# "SHA256", "base64", "10-character", "password2", "your_password1", "form.password1", a link: no secret.
+_NO_SECRET = re.compile(
+    r"(?:sha|md|base|aes|rsa|utf|oauth|argon|pbkdf|u?int|char|varchar)-?\d|\d{1,3}-[a-z]+$|(?:pass|pwd|secret|token)\w*$"
+    r"|.*(?:your|xxx|://)|[a-z_]+\.[a-z_.]*\d?$|www\.",
+    re.IGNORECASE,
+)
 # Passed over at a glance: a key is a long word, or begins in a way of its own.
 _LONG_WORD = re.compile(r"[\w-]{15}|-----BEGIN")
 _DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
 
 
 def find_personal(text: str) -> list[Personal]:
-    """What looks like an e-mail address, phone, card, account or social security number or a secret key, in order."""
+    """What looks like an e-mail address, phone, card, account or social security number, password or key, in order."""
     found: list[Personal] = []
     for kind, spans in _looked_for(text):
         free = [span for span in spans(text) if _is_free(span, found)]
@@ -65,6 +84,10 @@ def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
     """What the text may hold, the surest first; nearly every text is passed over by a look at its letters."""
     if _LONG_WORD.search(text):
         yield "secret key", _keys
+    lower = text.lower()
+    if any(name in lower for name in _NAMES):
+        yield "password", _passwords
+        yield "secret key", _tokens
     if "@" in text:
         yield "e-mail address", _emails
     if _DIGITS.search(text):
@@ -74,13 +97,18 @@ def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
         yield "phone number", _phones
 
 
-def hide_personal(text: str) -> str:
-    """The text with all but the first two letters of each of these left out."""
-    shown, place = "", 0
-    for _, start, end in find_personal(text):
-        shown += f"{text[place : start + _SHOWN]}…"
-        place = end
-    return shown + text[place:]
+def hide_personal(text: str, start: int = 0, end: int | None = None) -> str:
+    """This part of the text, with all but the first two letters of each of these left out.
+
+    What a part holds is told by the whole: nothing in "hunter2" says what it is.
+    """
+    end = len(text) if end is None else end
+    shown, place = "", start
+    for _, first, last in find_personal(text):
+        if first < end and last > start:
+            shown += f"{text[place : min(first + _SHOWN, end)]}…"
+            place = last
+    return shown + text[place:end]
 
 
 def _is_free(span: tuple[int, int], found: Sequence[Personal]) -> bool:
@@ -100,6 +128,20 @@ def _keys(text: str) -> Iterator[tuple[int, int]]:
         # Not a-word-with-many-hyphens.
         elif match["any"] is None or sum(map(str.isdigit, match[0])) > 1:
             yield match.span()
+
+
+def _passwords(text: str) -> Iterator[tuple[int, int]]:
+    for match in _NAMED.finditer(text):
+        if match["password"] and any(map(str.isdigit, match["value"])) and not _NO_SECRET.match(match["value"]):
+            yield match.start("value"), match.start("value") + len(match["value"].rstrip(".:*_"))
+
+
+def _tokens(text: str) -> Iterator[tuple[int, int]]:
+    for match in _NAMED.finditer(text):
+        name = "bearer" if match["bearer"] else "value"
+        value = match[name].rstrip(".:*_")
+        if not match["password"] and _TOKEN.fullmatch(value) and not _NO_SECRET.match(value):
+            yield match.start(name), match.start(name) + len(value)
 
 
 def _emails(text: str) -> Iterator[tuple[int, int]]:
