@@ -48,30 +48,13 @@ def test_letters_of_other_languages_are_not_garbled(text: str) -> None:
     assert "mojibake" not in found(("What?", text))
 
 
-@pytest.mark.parametrize(
-    "text", ["It is <b>bold</b>", "one<br/>two", '<a href="x.html">', "Tom &amp; Jerry", "a&#39;s"]
-)
-def test_html(text: str) -> None:
-    assert found(("What?", text))["html"].rows == (100,)
-
-
-@pytest.mark.parametrize(
-    "text", ["a < b and c > d", "List<String> list", "What does the <p> tag do?", "R&D; AT&T", "a && b"]
-)
-def test_no_html(text: str) -> None:
-    assert "html" not in found(("What?", text))
-
-
-@pytest.mark.parametrize("text", ["It is **bold**.", "[here](https://x.org/a)", "## Steps\n1.", "```python\nx\n```"])
-def test_markdown(text: str) -> None:
-    assert found(("What?", text))["markdown"].rows == (100,)
-
-
-@pytest.mark.parametrize(
-    "text", ["x**2 + y**2", "f(*a, **options)", "# a comment", "a[0](1)", "- one\n- two", "2 * 3 * 4", "__init__"]
-)
-def test_no_markdown(text: str) -> None:
-    assert "markdown" not in found(("What?", text))
+def test_left_over_marks_are_told_by_row() -> None:
+    warnings = found(("What?", "It is <b>bold</b>"), ("Is it **so**?", "Yes"), ("<!-- old --> Who?", "We."))
+    assert [(note.row, note.text) for note in warnings["html"].notes] == [
+        (100, 'HTML left over: "</b>"'),
+        (102, 'HTML left over: "<!-- old -->"'),
+    ]
+    assert [(note.row, note.text) for note in warnings["markdown"].notes] == [(101, 'Markdown left over: "**so**"')]
 
 
 def test_personal_data_is_counted_and_never_whole() -> None:
@@ -87,6 +70,13 @@ def test_no_other_finding_quotes_personal_data() -> None:
     asked = "jane@firm.org cafÃ© <b>tom@firm.org</b>"
     for warning in found((asked, asked)).values():
         assert "firm.org" not in warning.message + "".join(note.text for note in warning.notes)
+
+
+def test_a_secret_is_not_quoted_without_what_tells_it() -> None:
+    warnings = found(("What is it?", "The password: **hunter2** or cafÃ©hunter2"), ("Which?", "Password: cafÃ©hunter2"))
+    assert set(warnings) == {"personal_data", "markdown", "mojibake"}
+    assert "hunter2" not in warnings["markdown"].message + warnings["markdown"].notes[0].text
+    assert "hunter2" not in warnings["mojibake"].notes[1].text
 
 
 def test_rows_in_another_language() -> None:

@@ -7,29 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.findings import Pair, counted, examples, quoted, warn_of_rows
 from phinetune.sheet.languages import language_of
-from phinetune.sheet.personal_data import find_personal
+from phinetune.sheet.marks import find_html, find_markdown
+from phinetune.sheet.personal_data import find_personal, hide_personal
 from phinetune.sheet.table import SheetWarning
 
-# A lone "<p>" may be what the text is about; a closing tag, an attribute or an entity seldom is.
-_HTML = re.compile(
-    r"</(?:p|div|span|b|i|u|strong|em|a|ul|ol|li|table|tr|td|th|h[1-6]|font|pre|code|body|html|sup|sub)>|<br ?/?>"
-    r"|<(?:a|img|div|span|p|font|table|td|li|ul) [a-z-]{1,30}=[^<>]{0,2000}>"
-    r"|&(?:nbsp|amp|lt|gt|quot|apos|[a-z]{4,6}|#\d+|#x[\da-f]+);",
-    re.IGNORECASE,
-)
-_MARKDOWN = re.compile(
-    r"(?<![\w*])\*\*(?=[^\s*])[^*\n]+(?<=[^\s*])\*\*(?![\w*])"  # **bold**, not 2**3 or **options
-    r"|\[[^\[\]\n]+\]\((?:https?://|www\.|/|mailto:)[^()\s]*\)"
-    r"|^#{2,6} \S|^```",
-    re.MULTILINE,
-)
-# These patterns stop at the sign that opens them: a million brackets are looked through once, not a million times.
 _LOOKED_AT = 20_000  # letters; garbling goes through a whole text
+_WORD = re.compile(r"\S+")
 _LOST = "\ufffd"  # what stands for a letter that could not be read
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
@@ -41,17 +29,8 @@ def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
     return [
         *_echoes(pairs),
         *_garbled(pairs),
-        *_marks(
-            pairs, "html", "HTML", "<&", _HTML, "The model would learn to write it: take it out, or export plain text."
-        ),
-        *_marks(
-            pairs,
-            "markdown",
-            "Markdown",
-            "*[#`",
-            _MARKDOWN,
-            "The model will write it too: good only where it is shown as such.",
-        ),
+        *_marks(pairs, "HTML", find_html, "The model would learn to write it: take it out, or export plain text."),
+        *_marks(pairs, "Markdown", find_markdown, "The model will write it too: good only where it is shown as such."),
         *_personal(pairs),
         *_foreign(pairs),
     ]
@@ -91,32 +70,35 @@ def _damage(text: str) -> tuple[str, str] | None:
         return None
     text = text[:_LOOKED_AT]
     if _LOST in text:
-        return quoted(next(word for word in text.split() if _LOST in word)), ""
+        lost = next(word for word in _WORD.finditer(text) if _LOST in word[0])
+        return quoted(hide_personal(text, *lost.span())), ""
     # ftfy knows which sequences nobody writes on purpose, and which encodings make them.
     import ftfy
     from ftfy.badness import is_bad
 
     if not is_bad(text):
         return None
-    words = ((word, ftfy.fix_encoding(word)) for word in text.split())
-    return next(((quoted(word), quoted(fixed)) for word, fixed in words if word != fixed), None)
+    garbled = next((word for word in _WORD.finditer(text) if ftfy.fix_encoding(word[0]) != word[0]), None)
+    if garbled is None:
+        return None
+    shown = hide_personal(text, *garbled.span())
+    return quoted(shown), quoted(ftfy.fix_encoding(shown))
 
 
 def _marks(
-    pairs: Sequence[Pair], code: str, name: str, signs: str, pattern: re.Pattern[str], meaning: str
+    pairs: Sequence[Pair], name: str, find: Callable[[str], tuple[int, int] | None], meaning: str
 ) -> list[SheetWarning]:
-    """Texts with the pattern, which cannot be where none of the `signs` is."""
-    marks = (
-        (pair, pattern.search(pair.question) or pattern.search(pair.answer))
-        for pair in pairs
-        if any(sign in pair.question or sign in pair.answer for sign in signs)
-    )
-    found = [(pair, f"{name} left over: {quoted(mark[0])}") for pair, mark in marks if mark]
+    found = []
+    for pair in pairs:
+        for text in (pair.question, pair.answer):
+            if span := find(text):
+                found.append((pair, f"{name} left over: {quoted(hide_personal(text, *span))}"))
+                break
     if not found:
         return []
     example = found[0][1].partition(": ")[2]
     message = f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} {name} left over, such as {example}. {meaning}"
-    return [warn_of_rows(code, message, found)]
+    return [warn_of_rows(name.lower(), message, found)]
 
 
 def _personal(pairs: Sequence[Pair]) -> list[SheetWarning]:
