@@ -31,7 +31,7 @@ _HTML = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _LINK_TARGET = (
-    r"(?:https?://|www\.|/|mailto:|#)[^()\s]*|[\w%./-]+\.(?:html?|php|aspx?|md|pdf|png|jpe?g|gif|svg|docx?|xlsx?|pptx?)"
+    r"(?:https?://|www\.|/|mailto:)[^()\s]*|#[\w-]+|[\w%./-]+\.(?:html?|php|aspx?|md|pdf|png|jpe?g|gif|svg|docx?|xlsx?|pptx?)"
     r"(?:[?#][^()\s]*)?"
 )
 _MARKDOWN_ANYWHERE = re.compile(
@@ -54,9 +54,9 @@ _QUOTED = re.compile(r"^> ?(?=[^\s>])[^\n]+[.!?…]$", re.MULTILINE)
 # A line that reads as one of a program.
 _PROGRAM = re.compile(
     r"^[ \t]*(?:(?:def|class|function|fn|func|struct|public|private|static|const|let|var|import|package|using"
-    r"|namespace) \w|from [\w.]+ import|return\b|elif |else:|try:|SELECT |INSERT |UPDATE |CREATE |FROM |#include|#!|@\w+$"
-    r"|\$ |>>> )|[;{}][ \t]*$|^[ \t]*(?:if|for|while|with)\b[^\n]*:[ \t]*$|^[ \t]*[\w.\[\]]+ ?(?:[-+*/|&:]?=|<-|->) ?\S"
-    r"|^[ \t]*[\w.]+\([^\n]*\)[ \t]*$",
+    r"|namespace) \w|from [\w.]+ import|return\b|elif |else:|try:|SELECT |INSERT |UPDATE |CREATE |FROM |#include"
+    r"|#!|@\w+$|\$ |>>> )|[;{}][ \t]*$|^[ \t]*(?:if|for|while|with)\b[^\n]*:[ \t]*$"
+    r"|^[ \t]*[\w.\[\]]+ ?(?:[-+*/|&:]?=|<-|->) ?\S|^[ \t]*[\w.]+\([^\n]*\)[ \t]*$",
     re.MULTILINE,
 )
 _STARTS = re.compile(r"[^\W\d_a-z]|\d+\. [^\W\d_a-z]|[-*] [^\W\d_a-z]")  # "We …", "- We …"
