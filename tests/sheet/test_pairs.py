@@ -97,16 +97,20 @@ class TestRows:
             "few_pairs": (),
         }
 
-    @pytest.mark.parametrize(
-        "placeholder",
-        [
-            *("n/a", "N/A", "-", "–", "?", "TBD", "nan", "NaN", "None", "null", "...", "To do"),
-            *("N/A.", "tbd.", "(none)", "N / A", "[TBD]", "k. A.", "<null>", "- -"),
-        ],
-    )
+    @pytest.mark.parametrize("placeholder", ["n/a", "(blank)", "Lorem ipsum dolor sit amet, consectetur."])
     def test_with_a_placeholder_are_skipped(self, text_file: Write, placeholder: str) -> None:
         found = find_pairs(text_file(f"question;answer\nWho?;We.\nWhy?;{placeholder}\n"))
         assert codes(found)["placeholders"] == (3,)
+        assert found.skipped[0].reason == f'placeholder "{placeholder}" as the answer'
+        assert len(found.pairs) == 1
+
+    def test_with_a_likely_placeholder_are_used_and_told(self, text_file: Write) -> None:
+        found = find_pairs(text_file("question;answer\nWho?;We are.\nWhy?;pending\n"))
+        assert codes(found)["likely_placeholders"] == (3,)
+        assert len(found.pairs) == 2
+
+    def test_about_filler_text_are_pairs(self, text_file: Write) -> None:
+        found = find_pairs(text_file("question;answer\nHow does Lorem ipsum begin?;Lorem ipsum dolor sit amet\n"))
         assert len(found.pairs) == 1
 
     def test_without_a_question_may_be_of_a_merged_cell(self, tmp_path: Path) -> None:

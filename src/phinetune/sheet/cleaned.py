@@ -45,6 +45,7 @@ _DONE = {
     "mojibake": "kept: correct it by hand",
     "html": "kept: take it out by hand",
     "answer_is_question": "kept: write an answer or remove the row",
+    "likely_placeholders": "kept: write the answer or remove the row if one is missing",
     "personal_data": "kept: take it out if it is not for everybody",
     "answers_cut": "kept whole: training cuts it",
     "questions_too_long": "kept: shorten it, training refuses it",

@@ -30,17 +30,12 @@ from phinetune.sheet.findings import (
 )
 from phinetune.sheet.header import Columns
 from phinetune.sheet.lengths import warn_of_lengths
+from phinetune.sheet.placeholders import is_filler, is_placeholder, warn_of_likely_placeholders
 from phinetune.sheet.read import read_tables
 from phinetune.sheet.repeats import warn_of_repeats
 from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnknownFormat, UnstoredFormula
 from phinetune.sheet.texts import warn_of_texts
 from phinetune.sheet.verdict import warn_of_few
-
-# What people and programs write where an answer is missing.
-_PLACEHOLDERS = frozenset(
-    {"n/a", "na", "n.a.", "n/d", "k.a.", "nan", "null", "none", "tbd", "tba", "tbc", "todo", "xxx"}
-    | {"-", "--", "---", "–", "—", "?", "??", "???", ".", "..", "...", "…", "/", "#", "x", "_", "*"}
-)
 
 
 class Source(NamedTuple):
@@ -147,6 +142,7 @@ def find_pairs(
             *_warn_of_unknown_formats(unknown_format, path.suffix or "this kind of file"),
             *warn_of_few(len(pairs)),
             *warn_of_repeats(pairs),
+            *warn_of_likely_placeholders(pairs),
             *warn_of_texts(pairs),
             *warn_of_lengths(pairs),
         ),
@@ -197,21 +193,14 @@ def _judge(row: Row, columns: Columns) -> Pair | Skipped:
     if not question or not answer:
         trouble = Trouble.NO_ANSWER if question else Trouble.NO_QUESTION if answer else Trouble.EMPTY
         return Skipped(row.number, trouble, trouble, sheet)
-    for text, side in ((question, "question"), (answer, "answer")):
-        if _is_placeholder(text):
-            return Skipped(row.number, Trouble.PLACEHOLDER, f'placeholder "{text}" as the {side}', sheet)
+    for text, side, beside in ((question, "question", ""), (answer, "answer", question)):
+        if is_placeholder(text) or is_filler(text, beside):
+            return Skipped(row.number, Trouble.PLACEHOLDER, f"placeholder {quoted(text)} as the {side}", sheet)
     return Pair(question, answer, row.number, sheet)
 
 
 def _text(cell: Cell) -> str:
     return clean(cell) if isinstance(cell, str) else ""
-
-
-def _is_placeholder(text: str) -> bool:
-    """Whatever spaces, brackets or full stop are around it: "N / A", "(none)", "tbd."."""
-    bare = "".join(text.casefold().split()).strip("()[]<>")
-    # "None." is a sentence, and a good answer.
-    return bare in _PLACEHOLDERS or (bare != "none." and bare.removesuffix(".") in _PLACEHOLDERS)
 
 
 def _no_pairs(file: str, columns: Columns, skipped: Sequence[Skipped]) -> SheetError:
