@@ -142,6 +142,32 @@ def test_the_diagnosis_stands_there_with_its_gravity(toy_run, tmp_path):
     assert "More epochs." in html
 
 
+@pytest.mark.parametrize(
+    ("warning", "said"),
+    [
+        ({"code": "html", "rows": [7]}, "Row 7"),
+        ({"code": "html", "rows": [2, 3, 5]}, "Rows 2, 3, 5"),
+        ({"code": "html", "rows": list(range(2, 1204))}, "Rows 2, 3, 4, 5, 6, 7, 8, 9 and 1,194 more"),
+        ({"code": "empty_rows", "rows": list(range(2, 22))}, "Rows 2, 3, 4, 5, 6, 7, 8, 9 …"),
+        ({"code": "html", "rows": [4, 6, 2], "sheets": ["A <1>", "A <1>", "B"]}, "Rows 4, 6 of A <1>; 2 of B"),
+        ({"code": "guessed_encoding", "rows": []}, ""),
+    ],
+)
+def test_findings_name_their_rows(toy_run, tmp_path, warning, said):
+    shutil.copytree(toy_run.folder.root, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    findings = json.loads(folder.findings_json.read_text())
+    skipped = [{"row": 9, "reason": "error value", "sheet": "B"}]
+    findings |= {"warnings": [warning | {"message": "Something was found."}], "skipped": skipped}
+    folder.findings_json.write_text(json.dumps(findings))
+    write_report(folder, [])
+    html = folder.report_html.read_text()
+    shown = re.search(r"<p>Something was found\.</p>(.*?)</div>", html)
+    assert shown
+    assert _Page(shown[1]).words == said
+    assert "9 of B" in _Page(html).words
+
+
 def test_missing_and_damaged_files_are_named(toy_run, tmp_path):
     with pytest.raises(RunError, match="no folder"):
         phinetune.report(tmp_path / "none")

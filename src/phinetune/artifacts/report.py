@@ -14,6 +14,8 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from phinetune.settings import Settings
 
 _EXAMPLES = 4  # of the worst and of the best answers
 _MOST_FINDINGS = 30
+_FIRST_ROWS = 8  # of a finding
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --quiet: #667085; --line: #e3e6ec; --paper: #ffffff; --card: #f6f7f9;
         --good: #00795a; --note: #0072b2; --warning: #b54708; }
@@ -200,10 +203,14 @@ def _findings(findings: Mapping[str, Any] | None) -> str:
         f"<b>{escape(str(findings['question_column']))}</b>, answers in "
         f"<b>{escape(str(findings['answer_column']))}</b>.</p>"
     ]
-    parts += [f'<div class="said warning"><p>{escape(w["message"])}</p></div>' for w in findings["warnings"]]
+    parts += [
+        f'<div class="said warning"><p>{escape(warning["message"])}</p>{_rows(warning)}</div>'
+        for warning in findings["warnings"]
+    ]
     if skipped := findings["skipped"]:
         rows = "".join(
-            f'<tr><td class="number">{each["row"]}</td><td>{escape(each["reason"])}</td></tr>'
+            f'<tr><td class="number">{escape(_place(each.get("sheet"), str(each["row"])))}</td>'
+            f"<td>{escape(each['reason'])}</td></tr>"
             for each in skipped[:_MOST_FINDINGS]
         )
         more = f"<p>… and {len(skipped) - _MOST_FINDINGS} more.</p>" if len(skipped) > _MOST_FINDINGS else ""
@@ -212,6 +219,24 @@ def _findings(findings: Mapping[str, Any] | None) -> str:
     elif not findings["warnings"]:
         parts.append('<div class="said good"><p>Nothing in it stood out.</p></div>')
     return "\n".join(parts)
+
+
+def _rows(warning: Mapping[str, Any]) -> str:
+    """The first rows of a finding, by sheet where there are several, and how many more."""
+    rows = warning["rows"]
+    if not rows:
+        return ""
+    sheets = warning.get("sheets") or [None] * len(rows)
+    by_sheet = groupby(list(zip(sheets, rows, strict=True))[:_FIRST_ROWS], key=itemgetter(0))
+    named = "; ".join(_place(sheet, ", ".join(str(row) for _, row in group)) for sheet, group in by_sheet)
+    rest = len(rows) - _FIRST_ROWS
+    # Of empty rows only the first are recorded; the message counts them all.
+    more = "" if rest <= 0 else " …" if warning["code"] == "empty_rows" else f" and {rest:,} more"
+    return f'<p class="quiet">Row{"s" * (len(rows) > 1)} {escape(named)}{more}</p>'
+
+
+def _place(sheet: str | None, rows: str) -> str:
+    return rows if sheet is None else f"{rows} of {sheet}"
 
 
 def _next(folder: RunFolder, figures: Mapping[str, Any]) -> str:
