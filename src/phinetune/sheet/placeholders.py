@@ -44,8 +44,11 @@ def is_placeholder(text: str) -> bool:
 
 def is_filler(answer: str, question: str = "") -> bool:
     """The text without meaning that pages are filled with, unless the question is about it."""
-    start = normalize_question(answer[:_LOOKED_AT])
-    return (start.startswith(f"{_FILLER} dolor") or start == _FILLER) and "lorem" not in question.casefold()
+    start = answer[:_LOOKED_AT].lower()
+    if "lorem" not in start or "lorem" in question.lower():
+        return False
+    start = normalize_question(start)
+    return start == _FILLER or start.startswith(f"{_FILLER} dolor")
 
 
 def warn_of_likely_placeholders(pairs: Sequence[Pair]) -> list[SheetWarning]:
