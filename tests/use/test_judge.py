@@ -62,6 +62,7 @@ def test_judges_without_a_model():
     assert judge("contains")("Who?", "Maren Tibb", "It is old Maren Tibb.")
     assert not judge("exact")("Who?", "Maren Tibb", "It is old Maren Tibb.")
     assert judge("numeric")("How many?", "417 steps", "There are 417.")
+    assert judge("numeric")("How many?", "Quite a few.", "There are 417.") is None
 
 
 def test_a_model_as_judge(endpoint):

@@ -13,6 +13,7 @@ from phinetune.use.scores import (
     contains_fact,
     exact_match,
     goes_in_circles,
+    has_number,
     rouge_l,
     same_numbers,
     share_right,
@@ -105,7 +106,7 @@ def test_chrf_forgives_endings():
         ("-4 degrees", "4 degrees", False),
         ("417 steps", "418 steps", False),
         ("between 2 and 3", "3 or 2", True),
-        ("seven", "seven", False),
+        ("seven", "7", False),
         ("It takes 10-15 minutes.", "15 minutes", True),
         ("It takes 10-15 minutes.", "-15 minutes", False),
         ("10%-15%", "15 %", True),
@@ -135,6 +136,12 @@ def test_chrf_forgives_endings():
 )
 def test_numbers_are_compared_by_value(answer, expected, same):
     assert same_numbers(answer, expected) is same
+
+
+def test_an_expected_answer_without_a_number_says_nothing_of_numbers():
+    assert same_numbers("There are 417.", "Many.") is None
+    assert same_numbers("None.", "") is None
+    assert [has_number(text) for text in ("417 steps", "some", "\N{MINUS SIGN}3,5", "")] == [True, False, True, False]
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.sampled_from("-–"))

@@ -67,13 +67,18 @@ def chrf(answer: str, expected: str) -> float:
     return float(_CHRF.sentence_score(answer, [expected]).score) / 100
 
 
-def same_numbers(answer: str, expected: str) -> bool:
-    """Whether every number of the expected answer stands in the answer; False when it has none.
+def has_number(text: str) -> bool:
+    """Whether some number stands in it, in digits."""
+    return _NUMBER.search(text) is not None
+
+
+def same_numbers(answer: str, expected: str) -> bool | None:
+    """Whether every number of the expected answer stands in the answer; None when it has none.
 
     1,417 and 1.417,50 are a thousand and more, 3,5 three and a half, and 1.417 is one and a half; 10-15 is 10 and 15.
     """
     said, hoped = _numbers(answer), _numbers(expected)
-    return bool(hoped) and all(any(_is_close(number, other) for other in said) for number in hoped)
+    return all(any(_is_close(number, other) for other in said) for number in hoped) if hoped else None
 
 
 def goes_in_circles(answer: str) -> bool:
