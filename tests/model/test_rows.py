@@ -111,6 +111,16 @@ def test_recomputed_activations_change_nothing_dropout_included(make):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("make", [toys.phi, toys.llama])
+def test_losses_by_token_sum_to_that_of_the_row(make, monkeypatch):
+    monkeypatch.setattr("phinetune.model.rows._LOGITS_AT_ONCE", 7)
+    model, row = _adapted(make()).eval(), _row()
+    with torch.no_grad():
+        losses = fast_row_loss(model).token_losses(row)
+        assert losses.shape == row.targets.shape
+        torch.testing.assert_close(losses.sum(), fast_row_loss(model)(row), rtol=1e-5, atol=0)
+
+
 def test_a_switched_off_adapter_is_the_base_model():
     model = _adapted(toys.llama()).eval()
     row = _row()

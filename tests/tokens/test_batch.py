@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phinetune.tokens.batch import lay_out, micro_batches, validation_batches
+from phinetune.tokens.batch import in_rows, lay_out, micro_batches, validation_batches
 from phinetune.tokens.encode import Example
 
 examples = st.lists(
@@ -33,6 +33,15 @@ def test_nothing_is_padding_and_every_answer_token_is_predicted_by_its_neighbour
     assert torch.equal(batch.ids[0][batch.predictors + 1], batch.targets)
     labels = [label for e in drawn for label in e.labels]
     assert batch.targets.tolist() == [label for label in labels if label >= 0]
+
+
+@given(examples, st.integers(1, 20))
+def test_rows_in_order_hold_every_example_once_and_as_many_as_fit(drawn, room):
+    rows = in_rows(drawn, room)
+    assert [example for row in rows for example in row] == drawn
+    sizes = [sum(len(example.ids) for example in row) for row in rows]
+    assert all(size <= room or len(row) == 1 for size, row in zip(sizes, rows, strict=True))
+    assert all(size + len(after[0].ids) > room for size, after in zip(sizes, rows[1:], strict=False))
 
 
 @given(examples, st.integers(1, 20))

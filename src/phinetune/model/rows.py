@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from peft import PeftModel
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from phinetune.model import layers
@@ -55,13 +56,20 @@ class FastRowLoss:
 
     def likeliest(self, row: Row) -> torch.Tensor:
         """The word [A] that the model thinks likeliest behind each of the row's predictors [A]; no gradient."""
+        return torch.cat([logits.argmax(-1) for logits in self._logits(row)])
+
+    def token_losses(self, row: Row) -> torch.Tensor:
+        """-log p [A] of each of the row's targets, in nats and fp32; no gradient."""
+        parts = zip(self._logits(row), torch.split(row.targets, _LOGITS_AT_ONCE), strict=True)
+        return torch.cat([cross_entropy(logits.float(), targets, reduction="none") for logits, targets in parts])
+
+    def _logits(self, row: Row) -> Iterator[torch.Tensor]:
+        """The logits [a few, V] behind the row's predictors, some places at a time."""
         model = self._model
         attend = attend_within_documents(model, row.positions[0], row.lengths)
         hidden = layers.hidden_states(model, row.ids[0], attend, row.predictors)
-        parts = torch.split(hidden, _LOGITS_AT_ONCE)
-        return torch.cat(
-            [torch.nn.functional.linear(p, model.lm_head.weight, model.lm_head.bias).argmax(-1) for p in parts]
-        )
+        for part in torch.split(hidden, _LOGITS_AT_ONCE):
+            yield linear(part, model.lm_head.weight, model.lm_head.bias)
 
     def _loss(
         self, ids: torch.Tensor, attend: layers.Attend, targets: torch.Tensor, predictors: torch.Tensor

@@ -75,14 +75,19 @@ def micro_batches(examples: Sequence[Example], batch_size: int) -> list[Batch]:
     return [lay_out(examples[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
 
 
-def validation_batches(examples: Sequence[Example], tokens_per_row: int) -> list[Batch]:
-    """All examples as rows of about `tokens_per_row` tokens, documents of like length together."""
+def in_rows(examples: Sequence[Example], tokens_per_row: int) -> list[list[Example]]:
+    """The examples in their order, at most `tokens_per_row` tokens together, or one example."""
     rows: list[list[Example]] = []
     filled = 0
-    for example in sorted(examples, key=lambda e: len(e.ids)):
+    for example in examples:
         if not rows or filled + len(example.ids) > tokens_per_row:
             rows.append([])
             filled = 0
         rows[-1].append(example)
         filled += len(example.ids)
-    return [lay_out(row) for row in rows]
+    return rows
+
+
+def validation_batches(examples: Sequence[Example], tokens_per_row: int) -> list[Batch]:
+    """All examples as rows of about `tokens_per_row` tokens, documents of like length together."""
+    return [lay_out(row) for row in in_rows(sorted(examples, key=lambda e: len(e.ids)), tokens_per_row)]

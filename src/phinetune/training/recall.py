@@ -19,7 +19,7 @@ from peft import PeftModel
 from phinetune.events import Recalled
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.model.rows import fast_row_loss
-from phinetune.tokens.batch import lay_out
+from phinetune.tokens.batch import in_rows, lay_out
 from phinetune.tokens.encode import Example
 
 _MOST = 100
@@ -56,21 +56,11 @@ def gives_back(model: PeftModel, examples: Sequence[Example], tokens_a_row: int 
         return [_gives_back_plainly(model, example) for example in examples]
     device = next(model.parameters()).device
     found: list[bool] = []
-    for members in _rows(examples, tokens_a_row):
+    for members in in_rows(examples, tokens_a_row):
         row = lay_out(members).to(device)
         right = fast.likeliest(row) == row.targets
         found += [bool(part.all()) for part in torch.split(right.cpu(), [m.answer_tokens for m in members])]
     return found
-
-
-def _rows(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
-    """In their order, so many tokens at a time, or one pair."""
-    rows: list[list[Example]] = []
-    for example in examples:
-        if not rows or sum(len(member.ids) for member in rows[-1]) + len(example.ids) > tokens:
-            rows.append([])
-        rows[-1].append(example)
-    return rows
 
 
 def _gives_back_plainly(model: PeftModel, example: Example) -> bool:
