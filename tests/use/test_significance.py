@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phinetune.use.significance import estimate, p_value
+from phinetune.use.significance import contrast, estimate, p_value
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
@@ -30,7 +30,7 @@ def test_weights_count():
 
 def test_chance_is_rarely_called_a_difference_and_a_difference_is_found():
     random = np.random.default_rng(2)
-    alarms = sum(p_value(random.normal(size=49), random.normal(size=49), seed) < 0.05 for seed in range(100))
+    alarms = sum(p_value(random.normal(size=49), random.normal(size=49), seed=seed) < 0.05 for seed in range(100))
     assert alarms <= 12
     base = random.normal(size=49)
     assert p_value(base, base + random.normal(0.5, 0.5, size=49)) < 0.001
@@ -39,3 +39,23 @@ def test_chance_is_rarely_called_a_difference_and_a_difference_is_found():
 
 def test_the_same_seed_gives_the_same_interval():
     assert estimate([0.1, 0.5, 0.9], seed=3) == estimate([0.1, 0.5, 0.9], seed=3)
+
+
+def test_the_test_is_of_the_difference_that_is_shown():
+    # Most answers, short ones, are a little better, and four long ones much worse.
+    base, tuned, tokens = [1.0] * 40, [0.9] * 36 + [3.0] * 4, [2.0] * 36 + [200.0] * 4
+    found = contrast(base, tuned, tokens)
+    assert found.difference.mean == pytest.approx(np.average(np.subtract(tuned, base), weights=tokens))
+    # Of the 16 ways to flip the four that decide, the two with all on one side are as far from 0.
+    assert found.p_value == pytest.approx(2 / 16, abs=0.02)
+    assert p_value(base, tuned) > 0.2  # of every answer alike, which is another quantity
+
+
+def test_weights_that_are_all_alike_change_no_p_value():
+    random = np.random.default_rng(3)
+    base, tuned = random.normal(size=30), random.normal(0.3, size=30)
+    assert p_value(base, tuned, [7.0] * 30) == p_value(base, tuned)
+
+
+def test_nine_questions_are_too_few_and_ten_are_not():
+    assert [contrast([0.0] * count, [1.0] * count).too_few for count in (1, 9, 10, 200)] == [True, True, False, False]
