@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from phinetune.api.answer import Answered, answer_sheet
     from phinetune.api.ask import TunedModel, ask, open_model
     from phinetune.api.check import check
-    from phinetune.api.compare import Comparison, compare
+    from phinetune.api.compare import compare
+    from phinetune.api.comparison import Comparison
     from phinetune.api.diagnose import diagnose
     from phinetune.api.explain import explain
     from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
@@ -43,7 +44,7 @@ _HOME = {
     "TunedModel": "phinetune.api.ask",
     "check": "phinetune.api.check",
     "compare": "phinetune.api.compare",
-    "Comparison": "phinetune.api.compare",
+    "Comparison": "phinetune.api.comparison",
     "diagnose": "phinetune.api.diagnose",
     "report": "phinetune.api.report",
     "Endpoint": "phinetune.use.judge",

@@ -17,7 +17,6 @@ from PIL import Image
 import phinetune
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.cli import main
-from phinetune.cli.comparison_page import show_comparison
 from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.run_folder import RunFolder
 from phinetune.sheet.kept import kept_pairs
@@ -69,8 +68,10 @@ def test_it_tells_how_answers_end_and_what_tuning_cost(compared):
     assert compared.tuned.stopped_by_itself > compared.base.stopped_by_itself
     ends = compared.base.cut_at_the_longest + compared.base.stopped_by_itself + compared.base.ran_into_next_question
     assert ends == pytest.approx(1)
-    assert compared.general_text["tuned"] != compared.general_text["base"]
-    assert compared.seen["loss"] < compared.scores["loss"].base.mean
+    text = compared.general_text
+    assert text.count == 14
+    assert text.difference.low < text.tuned.mean - text.base.mean < text.difference.high
+    assert compared.seen.loss < compared.scores["loss"].base.mean
     assert any("stops by itself" in sentence for sentence in compared.verdict())
     assert any("general text" in sentence for sentence in compared.verdict())
 
@@ -83,52 +84,8 @@ def test_three_questions_fool_nobody(compared):
     assert not any("trained on the overlap" in said for said in compared.verdict())
 
 
-@pytest.mark.parametrize(
-    ("seen", "new", "said"),
-    [
-        (0.33, 0.17, "about half as well"),
-        (0.33, 0.31, "about as well"),
-        (0.2, 0.02, "far less well"),
-        (0.0, 0.0, "about as well"),
-        (0.9, 0.5, "by heart"),
-    ],
-)
-def test_new_questions_are_set_beside_those_of_the_training_by_their_share(compared, seen, new, said):
-    f1 = compared.scores["f1"]
-    scores = compared.scores | {"f1": replace(f1, tuned=replace(f1.tuned, mean=new))}
-    told = replace(
-        compared, scores=scores, seen={"f1": seen, "exact": 0.3}, seen_count=10, pairs=compared.pairs[:1] * 10
-    )
-    [sentence] = [sentence for sentence in told.verdict() if "trained on the overlap" in sentence]
-    assert said in sentence
-    for few in (replace(told, seen_count=9), replace(told, pairs=told.pairs[:9])):
-        assert not any("trained on the overlap" in sentence for sentence in few.verdict())
-
-
-def test_what_it_knows_of_its_own_training_questions_is_counted(compared, run):
-    told = replace(compared, seen={"exact": 0.3, "f1": 0.8, "right": 0.52}, seen_count=50)
-    said = "Of 50 of your own training questions it answers 15 word for word"
-    assert f"{said}; 52% are right by contains." in told.verdict()
-    assert f"{said}." in replace(told, judge="exact").verdict()
-    assert f"{said}." in replace(told, seen={"exact": 0.3, "f1": 0.8}).verdict()
-    assert not any("your own" in sentence for sentence in replace(told, seen=None).verdict())
-    # More than were held out, when those are few.
-    assert compared.seen_count == len(kept_pairs(run.folder.pairs).train) > len(compared.pairs)
-
-
-def test_sentences_are_not_counted_as_wrong_answers(compared):
-    share = compared.verdict()[1]
-    assert share.startswith("Of 3 answers")
-    assert not compared.to_json()["asks_for_sentences"]
-    sentence = "The ferry leaves at 6:45 from the old pier."
-    told = replace(compared, pairs=[replace(pair, expected=sentence) for pair in compared.pairs])
-    for name in ("contains", "exact"):
-        share = replace(told, judge=name).verdict()[1]
-        assert f"whole sentences, and {name} asks for them word for word" in share
-        assert "word overlap" in share
-        assert "--judge llm-endpoint" in share
-    assert told.to_json()["asks_for_sentences"]
-    assert replace(told, judge="numeric").verdict()[1].startswith("Of 3 answers")
+def test_more_training_questions_are_asked_than_were_held_out_when_those_are_few(compared, run):
+    assert compared.seen.count == len(kept_pairs(run.folder.pairs).train) > len(compared.pairs)
 
 
 def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
@@ -141,6 +98,45 @@ def test_many_questions_of_a_sheet_are_enough(run, toy_sheet):
     assert again.to_json() == found.to_json()
 
 
+def _column(path, title):
+    rows = python_calamine.CalamineWorkbook.from_path(path).get_sheet_by_name("Answers").to_python()
+    return [row[rows[0].index(title)] for row in rows[1:]]
+
+
+def test_new_questions_of_a_sheet_are_set_beside_those_of_the_training(run, toy_sheet, compared, tmp_path):
+    new = [(f"Who rings bell {number}?", "Nobody.") for number in range(12)]
+    sheet = toys.write_sheet(tmp_path / "test.xlsx", [*new, *toys.PAIRS])
+    asked = []
+    found = phinetune.compare(
+        run, sheet, max_new_tokens=2, on_progress=lambda name, done, total: asked.append((name, total))
+    )
+    assert (found.in_training, found.unseen.count) == (0, 18)
+    assert max(total for _, total in asked) == found.seen.count == 27
+    [sentence] = [sentence for sentence in found.verdict() if "trained on the overlap" in sentence]
+    assert f"the loss {found.seen.loss:.2f}, on 18 new ones" in sentence
+    assert found.seen.loss < found.unseen.loss
+    # Those that were in training are no new ones.
+    mixed = phinetune.compare(run, toy_sheet, max_new_tokens=2)
+    assert (mixed.in_training, mixed.unseen.count) == (27, 3)
+    assert mixed.unseen.loss == pytest.approx(compared.unseen.loss, rel=1e-2)
+    assert not any("trained on the overlap" in sentence for sentence in mixed.verdict())
+    few = phinetune.compare(run, sheet, limit=5, max_new_tokens=2)
+    assert few.seen.count == 5
+
+
+def test_answers_without_a_number_are_no_wrong_ones_to_the_numeric_judge(run, tmp_path):
+    sheet = toys.write_sheet(tmp_path / "test.xlsx", toys.PAIRS)
+    found = phinetune.compare(run, sheet, judge_by="numeric", max_new_tokens=20)
+    assert [pair.expected for pair in found.pairs if pair.tuned.right is not None] == [
+        "There are 417 steps.",
+        "The ferry leaves at 6:45.",
+    ]
+    assert "4 of 6 questions could not be judged, as no number stands" in found.verdict()[1]
+    words = toys.write_sheet(tmp_path / "words.xlsx", toys.PAIRS[4:])
+    with pytest.raises(SettingsError, match="No expected answer holds a number"):
+        phinetune.compare(run, words, judge_by="numeric")
+
+
 def test_answers_without_a_verdict_are_counted_and_left_out(run, monkeypatch):
     verdicts = iter([True, None, False, None, None, True, *[None] * 50])  # base, tuned, and what it was trained on
     monkeypatch.setattr("phinetune.api.compare.judge", lambda *_: lambda *_: next(verdicts))
@@ -148,12 +144,11 @@ def test_answers_without_a_verdict_are_counted_and_left_out(run, monkeypatch):
     assert [pair.base.right for pair in found.pairs] == [1, None, 0]
     assert [pair.tuned.right for pair in found.pairs] == [None, None, 1]
     assert (found.scores["right"].base.mean, found.scores["right"].tuned.mean) == (0, 1)
-    assert found.seen.keys() == found.scores.keys() - {"right"}
+    assert (found.seen.judged, found.seen.right) == (0, None)
     assert "Of 1 answers" in found.verdict()[1]
     assert "3 of 6 answers of both models were not judged" in found.verdict()[1]
     assert "2 questions are left out" in found.verdict()[1]
-    book = python_calamine.CalamineWorkbook.from_path(run.folder.answers_xlsx).get_sheet_by_name("Answers")
-    assert sorted(str(row[4]) for row in book.to_python()[1:]) == ["", "", "1.0"]
+    assert sorted(map(str, _column(run.folder.answers_xlsx, "Right"))) == ["", "", "1.0"]
     monkeypatch.setattr("phinetune.api.compare.judge", lambda *_: lambda *_: None)
     with pytest.raises(RunError, match="no verdict on any"):
         phinetune.compare(run, max_new_tokens=20)
@@ -255,7 +250,7 @@ def test_workbook_picture_and_record_are_written(run, tmp_path):
     assert book.sheet_names == ["Answers", "Summary"]
     rows = book.get_sheet_by_name("Answers").to_python()
     assert rows[0][:4] == ["Question", "Expected", "Base model", "Tuned model"]
-    f1 = [row[5] for row in rows[1:]]
+    f1 = _column(visuals / "comparison.xlsx", "F1")
     assert f1 == sorted(f1)  # the worst first
     assert ("=1+1 is what?", "=2+2") in [tuple(row[:2]) for row in rows]  # text: a formula would read as its result
     with Image.open(visuals / "comparison.png") as picture:
@@ -320,17 +315,3 @@ def test_the_command_prints_a_page_or_json(run, capsys):
     told = json.loads("{" + told)
     assert told["count"] == 3
     assert {"difference", "p_value"} <= told["scores"]["f1"].keys()
-
-
-def test_the_table_fits_80_columns(compared, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    scores = dict(compared.scores)
-    loss = scores["loss"]
-    wide = [replace(each, mean=-10.123, low=-11.123, high=-10.003) for each in (loss.tuned, loss.difference)]
-    scores["loss"] = replace(loss, tuned=wide[0], difference=wide[1], p_value=0.5)
-    show_comparison(replace(compared, scores=scores, pairs=compared.pairs * 4))
-    lines = capsys.readouterr().out.splitlines()
-    [line] = [line for line in lines if "nats per token" in line and "p = 0.500" in line]
-    assert "-10.123 (-11.123 to -10.003)" in line
-    assert len(line) <= 80
-    assert not any("too few questions" in line for line in lines)

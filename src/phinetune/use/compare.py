@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,28 +20,29 @@ import torch
 from phinetune.errors import RunError
 from phinetune.model.rows import fast_row_loss, plain_row_loss
 from phinetune.settings import GenerateSettings
-from phinetune.tokens.batch import validation_batches
+from phinetune.tokens.batch import in_rows, lay_out
 from phinetune.tokens.encode import Encoder, Example, QuestionAnswer
 from phinetune.use import generate
 from phinetune.use.judge import Judge
 from phinetune.use.scores import chrf, exact_match, goes_in_circles, rouge_l, token_f1
-from phinetune.use.significance import Estimate, estimate, p_value
+from phinetune.use.significance import Contrast, contrast
 
 SCORES = ("exact", "f1", "rouge_l", "chrf", "right")
 OnProgress = Callable[[str, int, int], None]
-_LONGEST_ROW = 1 << 30  # every pair is a row of its own, so that each has its own loss
+_ROW = 1024  # tokens
 
 
 @dataclass(frozen=True)
 class Side:
     """One model's answer to one question. `loss` is nats per token of the expected answer, `right` None when the judge
-    gave no verdict.
+    gave no verdict, `in_circles` whether the answer says the same again and again.
     """
 
     answer: str
     loss: float
     tokens: int
     end: generate.End
+    in_circles: bool
     exact: float
     f1: float
     rouge_l: float
@@ -59,13 +61,19 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A figure of both models, the difference tuned - base, and how often chance alone would make as large a one."""
+class Means:
+    """Means of one model over `count` questions: the loss weighted by answer tokens, the scores, and `right` over the
+    `judged` ones; None where there are none.
+    """
 
-    base: Estimate
-    tuned: Estimate
-    difference: Estimate
-    p_value: float
+    count: int
+    judged: int
+    loss: float
+    exact: float
+    f1: float
+    rouge_l: float
+    chrf: float
+    right: float | None
 
 
 @dataclass(frozen=True)
@@ -110,24 +118,31 @@ def tuned_means(
     judge: Judge,
     settings: GenerateSettings,
     on_progress: OnProgress = lambda *_: None,
-) -> dict[str, float]:
-    """The tuned model alone: means of its loss (weighted by answer tokens) and scores, `right` if any was judged.
+) -> Means:
+    """The tuned model alone, on what it was trained on.
 
     Raises SheetError when a question alone is too long.
     """
     examples = encoder.examples(pairs)
     told = partial(on_progress, "tuned, on what it was trained on")
     sides = _answer(model, encoder, pairs, examples, judge, settings, False, told)
-    found = {}
-    for name in ("loss", *SCORES):
-        scored = [
-            (float(value), example.answer_tokens if name == "loss" else 1)
-            for side, example in zip(sides, examples, strict=True)
-            if (value := getattr(side, name)) is not None
-        ]
-        if scored:
-            found[name] = sum(value * weight for value, weight in scored) / sum(weight for _, weight in scored)
-    return found
+    return means(sides, [example.answer_tokens for example in examples])
+
+
+def means(sides: Sequence[Side], answer_tokens: Sequence[int]) -> Means:
+    """Over one model's answers, and the tokens of each expected one."""
+    rights = [side.right for side in sides if side.right is not None]
+    losses = [side.loss * tokens for side, tokens in zip(sides, answer_tokens, strict=True)]
+    return Means(
+        count=len(sides),
+        judged=len(rights),
+        loss=sum(losses) / sum(answer_tokens),
+        exact=fmean(side.exact for side in sides),
+        f1=fmean(side.f1 for side in sides),
+        rouge_l=fmean(side.rouge_l for side in sides),
+        chrf=fmean(side.chrf for side in sides),
+        right=fmean(rights) if rights else None,
+    )
 
 
 @torch.inference_mode()
@@ -135,39 +150,34 @@ def pair_losses(model: Any, examples: Sequence[Example]) -> list[float]:
     """Cross-entropy of every example per answer token in nats, in their order."""
     device = next(model.parameters()).device
     fast = fast_row_loss(model)
-    losses = []
-    with nullcontext(fast) if fast is not None else plain_row_loss(model) as row_loss:
-        for example in examples:
-            [row] = validation_batches([example], _LONGEST_ROW)
-            row = row.to(device)
-            total = float(row_loss(row))
-            losses.append(total / row.answer_tokens)
-    return losses
+    if fast is None:
+        with plain_row_loss(model) as row_loss:
+            rows = ((lay_out([example]).to(device), example) for example in examples)
+            return [float(row_loss(row)) / example.answer_tokens for row, example in rows]
+    found: list[float] = []
+    for members in in_rows(examples, _ROW):
+        losses = fast.token_losses(lay_out(members).to(device)).cpu()
+        found += [float(part.mean()) for part in torch.split(losses, [m.answer_tokens for m in members])]
+    return found
 
 
 def contrasts(compared: Sequence[Compared]) -> dict[str, Contrast]:
-    """The loss (weighted by answer tokens, as in training) and every score of both models, with 95 % intervals.
+    """The loss (weighted by answer tokens, as in training) and every score of both models.
 
     `right` is over the pairs with a verdict on both answers. Raises RunError when there is none.
     """
     found = {}
     for name in ("loss", *SCORES):
-        scored = judged(compared) if name == "right" else compared
+        scored = _judged(compared) if name == "right" else compared
         if not scored:
             raise RunError("The judge gave no verdict on any question.", "See that its server runs, and compare again.")
-        weight = [float(each.answer_tokens) for each in scored] if name == "loss" else None
+        weights = [float(each.answer_tokens) for each in scored] if name == "loss" else None
         base, tuned = ([float(getattr(getattr(each, side), name)) for each in scored] for side in ("base", "tuned"))
-        differences = [after - before for before, after in zip(base, tuned, strict=True)]
-        found[name] = Contrast(
-            base=estimate(base, weight),
-            tuned=estimate(tuned, weight),
-            difference=estimate(differences, weight),
-            p_value=p_value(base, tuned),
-        )
+        found[name] = contrast(base, tuned, weights)
     return found
 
 
-def judged(compared: Sequence[Compared]) -> list[Compared]:
+def _judged(compared: Sequence[Compared]) -> list[Compared]:
     """The pairs with a verdict on both answers."""
     return [each for each in compared if each.base.right is not None and each.tuned.right is not None]
 
@@ -184,21 +194,17 @@ def behaviour(sides: Sequence[Side]) -> Behaviour:
         ran_into_next_question=share(lambda side: side.end == "next question"),
         cut_at_the_longest=share(lambda side: side.end == "length"),
         empty=share(lambda side: not side.answer),
-        in_circles=share(lambda side: goes_in_circles(side.answer)),
+        in_circles=share(lambda side: side.in_circles),
         mean_tokens=sum(side.tokens for side in sides) / count,
     )
 
 
-def text_losses(model: Any, encoder: Encoder, paragraphs: Sequence[str]) -> dict[str, float]:
+def text_losses(model: Any, encoder: Encoder, paragraphs: Sequence[str]) -> Contrast:
     """Nats per token of plain text, for the base and the tuned model: what tuning cost elsewhere."""
     examples = [Example(tuple(ids), 1, row) for row, ids in enumerate(map(encoder.text_ids, paragraphs))]
-    weights = [float(example.answer_tokens) for example in examples]
-    found = {}
-    for base in (True, False):
-        with _answering(model, base):
-            losses = pair_losses(model, examples)
-        found["base" if base else "tuned"] = sum(map(float.__mul__, losses, weights)) / sum(weights)
-    return found
+    with _answering(model, base=True):
+        before = pair_losses(model, examples)
+    return contrast(before, pair_losses(model, examples), [float(example.answer_tokens) for example in examples])
 
 
 def as_rows(compared: Sequence[Compared]) -> list[dict[str, Any]]:
@@ -232,6 +238,7 @@ def _side(pair: QuestionAnswer, written: generate.Written, loss: float, judge: J
         loss=loss,
         tokens=written.tokens,
         end=written.end,
+        in_circles=goes_in_circles(text),
         exact=exact_match(text, hoped),
         f1=token_f1(text, hoped),
         rouge_l=rouge_l(text, hoped),
