@@ -8,30 +8,60 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import xlsxwriter
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from phinetune.artifacts.score_table import LOSS, PERPLEXITY, SCORES, is_too_few, perplexity, score_table
 from phinetune.errors import RunError
 from phinetune.run_folder import RunFolder, atomic_file, write_bytes, write_json
 
 _BASE, _TUNED, _INK, _QUIET, _GRID = "#8a8a8a", "#0072B2", "#222222", "#6b6b6b", "#e4e4e4"
-_SCORES = {
-    "right": "right (by {judge})",
-    "exact": "word for word",
-    "f1": "shared words (F1)",
-    "rouge_l": "same order (ROUGE-L)",
-    "chrf": "shared letters (chrF)",
-}
 _LONGEST_NAME = 40  # letters of a file in a title
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the workbook: its cells, and whether high ones are good (green), bad (red), or neither."""
+
+    title: str
+    width: int
+    cell: Callable[[dict[str, Any]], str | float | None]
+    good: Literal["high", "low"] | None = None
+    decimals: bool = True
+
+
+def _score(title: str, name: str, good: Literal["high", "low"] = "high", decimals: bool = True) -> list[_Column]:
+    """The tuned model's and the base model's."""
+    return [
+        _Column(title, 8, lambda pair: pair["tuned"][name], good, decimals),
+        _Column(f"{title}, base", 11, lambda pair: pair["base"][name], good, decimals),
+    ]
+
+
+# What is read first stands first.
 _COLUMNS = (
-    ("Question", 40), ("Expected", 45), ("Base model", 45), ("Tuned model", 45), ("Right", 8), ("F1", 8),
-    ("ROUGE-L", 9), ("chrF", 8), ("Loss", 8), ("F1, base", 9), ("Loss, base", 10), ("Ended", 14), ("Row", 7),
-)  # fmt: skip
+    _Column("Question", 40, lambda pair: pair["question"]),
+    _Column("Expected", 45, lambda pair: pair["expected"]),
+    _Column("Base model", 45, lambda pair: pair["base"]["answer"]),
+    _Column("Tuned model", 45, lambda pair: pair["tuned"]["answer"]),
+    *_score("Right", "right", decimals=False),
+    *_score("F1", "f1"),
+    *_score("Loss", "loss", "low"),
+    _Column("Mark", 12, lambda pair: _mark(pair["tuned"])),
+    _Column("Mark, base", 12, lambda pair: _mark(pair["base"])),
+    _Column("Row", 7, lambda pair: pair["row"], decimals=False),
+    *_score("ROUGE-L", "rouge_l"),
+    *_score("chrF", "chrf"),
+    _Column("Ended", 14, lambda pair: pair["tuned"]["end"]),
+    _Column("Ended, base", 14, lambda pair: pair["base"]["end"]),
+)
 
 
 def write_comparison(folder: RunFolder, record: dict[str, Any]) -> None:
@@ -57,27 +87,20 @@ def _write_workbook(folder: RunFolder, record: dict[str, Any]) -> None:
     with atomic_file(folder.answers_xlsx) as temporary, xlsxwriter.Workbook(temporary) as book:
         bold, text = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
         number = book.add_format({"num_format": "0.00", "valign": "top"})
-        sheet = book.add_worksheet("Answers")
-        for column, (title, width) in enumerate(_COLUMNS):
-            sheet.write_string(0, column, title, bold)
-            sheet.set_column(column, column, width)
-        for line, pair in enumerate(record["pairs"], start=1):
-            base, tuned = pair["base"], pair["tuned"]
-            cells = [
-                pair["question"], pair["expected"], base["answer"], tuned["answer"], tuned["right"], tuned["f1"],
-                tuned["rouge_l"], tuned["chrf"], tuned["loss"], base["f1"], base["loss"], tuned["end"], pair["row"],
-            ]  # fmt: skip
-            for column, cell in enumerate(cells):
+        sheet, last = book.add_worksheet("Answers"), len(record["pairs"])
+        for at, column in enumerate(_COLUMNS):
+            sheet.write_string(0, at, column.title, bold)
+            sheet.set_column(at, at, column.width)
+            for line, pair in enumerate(record["pairs"], start=1):
+                cell = column.cell(pair)
                 if isinstance(cell, str):  # as text and nothing else: no cell becomes a formula
-                    sheet.write_string(line, column, cell[:_LONGEST_CELL], text)
+                    sheet.write_string(line, at, cell[:_LONGEST_CELL], text)
                 elif cell is None:  # the judge gave no verdict
-                    sheet.write_blank(line, column, None, text)
+                    sheet.write_blank(line, at, None, text)
                 else:
-                    sheet.write_number(line, column, cell, text if column in (4, 12) else number)
-        last = len(record["pairs"])
-        for columns, best in (((4, 5, 6, 7, 9), "max"), ((8, 10), "min")):
-            for column in columns:
-                sheet.conditional_format(1, column, last, column, _colours(best == "max"))
+                    sheet.write_number(line, at, cell, number if column.decimals else text)
+            if column.good is not None:
+                sheet.conditional_format(1, at, last, at, _colours(column.good == "high"))
         sheet.freeze_panes(1, 1)
         sheet.autofilter(0, 0, last, len(_COLUMNS) - 1)
         _write_summary(book, record, bold)
@@ -91,17 +114,43 @@ def _write_summary(book: xlsxwriter.Workbook, record: dict[str, Any], bold: Any)
     for sentence in record["verdict"]:
         sheet.write_string(line, 0, sentence)
         line += 1
+    table = score_table(record["scores"], record["judge"])
+    if table.note is not None:
+        sheet.write_string(line, 0, table.note)
+        line += 1
     heads = ["", "Base", "from", "to", "Tuned", "from", "to", "Difference", "from", "to", "p"]
     line += 1
     for column, head in enumerate(heads):
         sheet.write_string(line, column, head, bold)
     number = book.add_format({"num_format": "0.000"})
-    for name, contrast in record["scores"].items():
+    for title, figures in _figures(record):
         line += 1
-        sheet.write_string(line, 0, _SCORES.get(name, "loss (nats per token)").format(judge=record["judge"]))
-        figures = [contrast[side][part] for side in ("base", "tuned", "difference") for part in ("mean", "low", "high")]
-        for column, figure in enumerate([*figures, contrast["p_value"]], start=1):
-            sheet.write_number(line, column, figure, number)
+        sheet.write_string(line, 0, title)
+        for column, figure in enumerate(figures, start=1):
+            if figure is not None:
+                sheet.write_number(line, column, figure, number)
+
+
+def _figures(record: dict[str, Any]) -> Iterator[tuple[str, list[float | None]]]:
+    """The lines of the summary: a title, and base, tuned and difference, each with its interval, and p. None: not
+    shown.
+    """
+    scores, parts = record["scores"], ("mean", "low", "high")
+    for name, title in (SCORES | {"loss": LOSS}).items():
+        score = scores[name]
+        figures = [score[side][part] for side in ("base", "tuned", "difference") for part in parts]
+        yield title.format(judge=record["judge"]), _sure([*figures, score["p_value"]], score)
+    loss = scores["loss"]
+    yield PERPLEXITY, _sure([perplexity(loss, side, part) for side in ("base", "tuned") for part in parts], loss)
+
+
+def _sure(figures: list[float], score: dict[str, Any]) -> list[float | None]:
+    """Of too few questions the means alone: every third figure, and not p."""
+    return [None if is_too_few(score) and (at % 3 or at == 9) else figure for at, figure in enumerate(figures)]
+
+
+def _mark(side: dict[str, Any]) -> str:
+    return "empty" if not side["answer"] else "repeats itself" if side["in_circles"] else ""
 
 
 def _colours(high_is_good: bool) -> dict[str, str]:
@@ -122,16 +171,22 @@ def _draw(record: dict[str, Any]) -> bytes:
 
 
 def _draw_scores(axes: Axes, record: dict[str, Any]) -> None:
-    names = list(_SCORES)
+    names = list(SCORES)
     for line, name in enumerate(names):
         for side, colour, shift in (("base", _BASE, 0.2), ("tuned", _TUNED, -0.2)):
             score = record["scores"][name][side]
             width, place = score["mean"], len(names) - 1 - line + shift
             axes.barh(place, width, 0.36, color=colour, label=f"{side} model" if line == 0 else None)
-            axes.hlines(place, score["low"], score["high"], color=_INK, linewidth=1.2)
-            axes.text(max(width, score["high"]) + 0.015, place, f"{width:.0%}", va="center", fontsize=10, color=_INK)
+            end = width
+            if not is_too_few(record["scores"][name]):
+                axes.hlines(place, score["low"], score["high"], color=_INK, linewidth=1.2)
+                end = max(width, score["high"])
+            axes.text(end + 0.015, place, f"{width:.0%}", va="center", fontsize=10, color=_INK)
+    sure = not is_too_few(record["scores"]["f1"])
+    lines = "thin line: 95 % interval" if sure else "no intervals: these are too few questions"
+    axes.set_xlabel(lines, loc="right", labelpad=10, fontsize=10, color=_QUIET)
     axes.set_yticks(
-        range(len(names)), [_SCORES[name].format(judge=record["judge"]) for name in reversed(names)], fontsize=11
+        range(len(names)), [SCORES[name].format(judge=record["judge"]) for name in reversed(names)], fontsize=11
     )
     axes.set_xlim(0, 1.12)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=10)
