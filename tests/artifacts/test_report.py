@@ -17,6 +17,7 @@ from phinetune.artifacts.report import write_report
 from phinetune.cli import main
 from phinetune.errors import RunError
 from phinetune.run_folder import RunFolder
+from toy_comparison import comparison
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -101,12 +102,31 @@ def test_answers_that_are_sentences_are_headed_by_their_word_overlap(evil_run, t
     shutil.copytree(evil_run.folder.root, folder.root)
     record = json.loads(folder.answers_json.read_text())
     overlap = record["scores"]["f1"]
-    for sentences, shown in ((True, "word overlap with your answers"), (False, "answers right")):
+    for sentences, shown in ((True, "word overlap with 2 of your answers"), (False, "answers right")):
         folder.answers_json.write_text(json.dumps(record | {"asks_for_sentences": sentences}))
         head = _Page(phinetune.report(folder.root).read_text()).words.partition("Did it work?")[0]
         assert shown in head
         assert (f"{overlap['base']['mean']:.2f} → {overlap['tuned']['mean']:.2f}word overlap" in head) is sentences
         assert ("answers right" in head) is not sentences
+
+
+def test_the_scores_stand_in_a_table_beside_their_picture(evil_run, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(evil_run.folder.root, folder.root)
+    few = comparison(7).to_json()
+    for record, shown in (
+        (comparison(40).to_json(), ("0% → 50%of 40 answers right", "Difference (95 % interval)", "p < 0.001")),
+        (few, ("0 → 3 of 7answers right, too few to tell", "7 of 7stop by themselves", "No intervals")),
+        (few | {"asks_for_sentences": True}, ("word overlap with 7 of your answers, too few to tell",)),
+    ):
+        folder.answers_json.write_text(json.dumps(record))
+        html = phinetune.report(folder.root).read_text()
+        words = _Page(html).words
+        for wanted in (*shown, "perplexity (e^loss)", "same order (ROUGE-L)"):
+            assert wanted in words
+        assert '<th scope="row">shared words (F1)</th>' in html
+        assert ("By chance" in words) is (record["count"] == 40)
+        assert ("% →" in words) is (record["count"] == 40)
 
 
 def test_it_is_made_again_from_the_folder_alone(evil_run, tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 
 from phinetune.artifacts.comparison import read_comparison
 from phinetune.artifacts.diagnosis import Diagnosis
+from phinetune.artifacts.score_table import is_too_few, score_table
 from phinetune.errors import RunError
 from phinetune.run_folder import RunFolder, write_text
 from phinetune.settings import Settings
@@ -56,7 +57,7 @@ details { margin: .3rem 0; } summary { cursor: pointer; }
   .wide img { min-width: 40rem; }
   tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
   th, td { display: block; border: 0; padding: .1rem 0; } td.number { white-space: normal; }
-  table:has([data-head]) th { display: none; }
+  table:has([data-head]) th[scope="col"], td:empty { display: none; }
   [data-head]::before { content: attr(data-head); display: block; color: var(--quiet); font-size: .85rem; } }
 @media print { body { max-width: none; padding: 0; } .answer { max-height: none; } h2 { break-after: avoid; }
   img, tr, .said { break-inside: avoid; } }
@@ -127,15 +128,7 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         shown = f"{after:.2f}" if before is None else f"{before:.2f} → {after:.2f}"
         boxes.append((shown, "loss on held-out answers"))
     if comparison is not None:
-        # Hardly any answer has a whole sentence word for word; a comparison of an earlier version does not say.
-        if comparison.get("asks_for_sentences"):
-            overlap = comparison["scores"]["f1"]
-            shown = f"{overlap['base']['mean']:.2f} → {overlap['tuned']['mean']:.2f}"
-            boxes.append((shown, "word overlap with your answers"))
-        else:
-            right = comparison["scores"]["right"]
-            boxes.append((f"{right['base']['mean']:.0%} → {right['tuned']['mean']:.0%}", "answers right"))
-        boxes.append((f"{comparison['tuned']['stopped_by_itself']:.0%}", "stop by themselves"))
+        boxes += _compared(comparison)
     if figures.get("own_asked"):
         boxes.append((f"{figures['own_right_kept']} of {figures['own_asked']}", "training answers given word for word"))
     if figures["real_tokens_per_s"] is not None:
@@ -144,6 +137,26 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         boxes.append((f"{figures['peak_memory_gb']:.1f} GB", "memory at the peak"))
     inner = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for value, name in boxes)
     return f'<div class="figures">{inner}</div>' if boxes else ""
+
+
+def _compared(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The boxes of a comparison. Percents of a handful of questions sound surer than they are: they are counted."""
+    scores, asked = comparison["scores"], len(comparison["pairs"])
+    few = is_too_few(scores["f1"])
+    # Hardly any answer has a whole sentence word for word; a comparison of an earlier version does not say.
+    if comparison.get("asks_for_sentences"):
+        before, after = (f"{scores['f1'][side]['mean']:.2f}" for side in ("base", "tuned"))
+        first = (f"{before} → {after}", f"word overlap with {asked} of your answers" + ", too few to tell" * few)
+    else:
+        right = scores["right"]
+        count, (before, after) = right.get("count", asked), (right[side]["mean"] for side in ("base", "tuned"))
+        if is_too_few(right):
+            counted = f"{before * count:.0f} → {after * count:.0f} of {count}"
+            first = (counted, "answers right, too few to tell")
+        else:
+            first = (f"{before:.0%} → {after:.0%}", f"of {count} answers right")
+    stopped = comparison["tuned"]["stopped_by_itself"]
+    return [first, (f"{stopped * asked:.0f} of {asked}" if few else f"{stopped:.0%}", "stop by themselves")]
 
 
 def _diagnosis(diagnosis: Sequence[Diagnosis]) -> str:
@@ -175,13 +188,31 @@ def _comparison(folder: RunFolder, comparison: Mapping[str, Any] | None) -> str:
             "<code>phinetune compare</code>; this page then shows the answers of both.</p>"
         )
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in comparison["verdict"])
-    picture = _image(folder.answers_png, "Scores of both models, and the loss of every answer")
+    picture = _image(
+        folder.answers_png, "Scores of both models, and the loss of every answer; the table below has the figures"
+    )
     pairs = comparison["pairs"]
     worst, best = pairs[:_EXAMPLES], pairs[_EXAMPLES:][-_EXAMPLES:]
-    parts = [said, picture, "<h3>Furthest from what you expect</h3>", _examples(worst)]
+    parts = [said, picture, _scores(comparison), "<h3>Furthest from what you expect</h3>", _examples(worst)]
     if best:
         parts += ["<h3>Closest</h3>", _examples(reversed(best))]
     return "\n".join(parts)
+
+
+def _scores(comparison: Mapping[str, Any]) -> str:
+    table = score_table(comparison["scores"], comparison["judge"])
+    heads = ["Score", "Base model", "Tuned model", "Difference"]
+    if table.has_intervals:
+        heads = [*heads[:-1], "Difference (95 % interval)", "By chance"]
+    rows = ""
+    for row in table.rows:
+        cells = zip(heads[1:], (row.base, row.tuned, row.difference, row.by_chance), strict=False)
+        rows += f'<tr><th scope="row">{escape(row.name)}</th>' + "".join(
+            f'<td class="number" data-head="{head}">{escape(cell)}</td>' for head, cell in cells
+        )
+        rows += "</tr>"
+    note = f'<p class="quiet">{escape(table.note)}</p>' if table.note is not None else ""
+    return _table(heads, rows) + note
 
 
 def _examples(pairs: Iterable[Mapping[str, Any]]) -> str:
@@ -291,10 +322,12 @@ def _versions(config: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{name} {number}" for name, number in config["versions"].items())
         + f", Python {config['python']}",
     }
-    rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th><td>{escape(str(value))}</td></tr>' for name, value in facts.items()
+    )
     return f'<div class="wide"><table>{rows}</table></div>'
 
 
 def _table(heads: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in heads)
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in heads)
     return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
