@@ -8,14 +8,6 @@ import phinetune
 from phinetune.cli.render import print_line
 from phinetune.cli.terminal import open_console
 
-_NAMES = {
-    "right": "answers right",
-    "exact": "word for word",
-    "f1": "shared words (F1)",
-    "rouge_l": "same order (ROUGE-L)",
-    "chrf": "shared letters (chrF)",
-    "loss": "loss, nats per token",
-}
 _WORST = 3
 _SHOWN = 160  # characters of an answer
 
@@ -24,22 +16,18 @@ def show_comparison(comparison: phinetune.Comparison) -> None:
     """Print it."""
     for sentence in comparison.verdict():
         print_line(sentence)
-    few = comparison.are_too_few
+    scores = comparison.score_table()
+    titles = ("base", "tuned", *(("difference (95 %)", "by chance") if scores.has_intervals else ("difference",)))
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("")
-    for title in ("base", "tuned", *(("difference",) if few else ("difference (95 %)", "by chance"))):
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for name, title in _NAMES.items():
-        contrast = comparison.scores[name]
-        gain = contrast.difference
-        cells = [title, f"{contrast.base.mean:.3f}", f"{contrast.tuned.mean:.3f}", f"{gain.mean:+.3f}"]
-        if not few:
-            cells[-1] += f" ({gain.low:+.3f} to {gain.high:+.3f})"
-            cells.append("p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.3f}")
-        table.add_row(*cells)
+    for row in scores.rows:
+        cells = (row.base, row.tuned, row.difference, row.by_chance)
+        table.add_row(row.name, *cells[: len(titles)])
     open_console().print(table)
-    if few:
-        print_line("No intervals: these are too few questions to say how sure this is.")
+    if scores.note is not None:
+        print_line(scores.note)
     worst = sorted(comparison.pairs, key=lambda each: (each.tuned.f1, -each.tuned.loss))[:_WORST]
     if worst and worst[0].tuned.f1 < 1:
         print_line("Furthest from what you expect:")
