@@ -38,6 +38,10 @@ class TrainingError(PhinetuneError):
     """Training cannot go on: not finite, or it does not fit."""
 
 
+class DoesNotFitError(TrainingError):
+    """The device has no memory for it."""
+
+
 def neighbour(path: Path) -> str | None:
     """The name in the folder of `path` that it may be a misspelling of, its last ending left aside."""
     try:

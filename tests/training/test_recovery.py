@@ -12,7 +12,7 @@ import torch
 import toys
 
 from phinetune.artifacts.metrics import MetricsLog, read_metrics
-from phinetune.errors import TrainingError
+from phinetune.errors import RunError, TrainingError
 from phinetune.events import Finished, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
@@ -47,6 +47,7 @@ class _Run:
         base=None,
         resume=False,
         stop_after=None,
+        stop=lambda run: False,
         before=lambda run, event: None,
         dtype=torch.float32,
         **changes,
@@ -57,7 +58,7 @@ class _Run:
         self.checkpoints = Checkpoints(RunFolder(folder), {}, settings.keep_checkpoints)
         self.log = MetricsLog(self.checkpoints.folder)
         start = self.checkpoints.newest_good()[0] if resume else None
-        for past in self.checkpoints.history(start) if start else ():
+        for past in self.checkpoints.history(start) if start is not None else ():
             self.log.consume(past)
         self.events, self.error = [], None
         try:
@@ -67,7 +68,9 @@ class _Run:
                 settings,
                 self.checkpoints,
                 resume_from=start,
-                stop_requested=lambda: stop_after is not None and self.of(StepDone)[-1].step >= stop_after,
+                stop_requested=lambda: (
+                    stop(self) or (stop_after is not None and self.of(StepDone)[-1].step >= stop_after)
+                ),
             ):
                 self.events.append(event)
                 self.log.consume(event)
@@ -314,6 +317,74 @@ def test_a_resume_after_going_back_is_bit_identical(tmp_path):
     assert [(r.step, r.train_loss, r.eval_loss, r.learning_rate) for r in rest.log.rows] == [
         (r.step, r.train_loss, r.eval_loss, r.learning_rate) for r in whole.log.rows
     ]
+
+
+class _KilledError(TrainingError):
+    """The process was ended at this event."""
+
+
+def _killed_going_back(after: int):
+    """Damage after this step, and the end of the process when the run has gone back for it."""
+
+    def before(run, event):
+        _breaks_once(after)(run, event)
+        if isinstance(event, RolledBack):
+            raise _KilledError("killed")
+
+    return before
+
+
+def _figures(run):
+    return [(row.step, row.train_loss, row.eval_loss, row.learning_rate) for row in run.log.rows]
+
+
+@pytest.mark.parametrize("after", [5, 1])  # back to a checkpoint, and to the beginning
+def test_a_run_that_is_killed_when_it_has_gone_back_goes_on_as_one_that_has(tmp_path, after):
+    whole = _Run(tmp_path / "whole", before=_breaks_once(after))
+    part = _Run(tmp_path / "parts", before=_killed_going_back(after))
+    assert isinstance(part.error, _KilledError)
+    rest = _Run(tmp_path / "parts", resume=True)
+    assert rest.events[0].step == part.of(RolledBack)[0].to_step
+    assert not rest.of(RolledBack)
+    assert _equal(rest.weights, whole.weights)
+    assert _figures(rest) == _figures(whole)
+    assert rest.log.rollbacks == whole.log.rollbacks == 1
+
+
+@pytest.mark.parametrize("after", [5, 1])
+def test_leaving_in_the_step_that_goes_back_loses_nothing(tmp_path, after):
+    whole = _Run(tmp_path / "whole", before=_breaks_once(after))
+    part = _Run(tmp_path / "parts", before=_breaks_once(after), stop=lambda run: len(run.of(StepSkipped)) == 3)
+    assert (part.of(Finished)[0].stopped, part.of(Finished)[0].step) == ("interrupted", part.of(RolledBack)[0].to_step)
+    rest = _Run(tmp_path / "parts", resume=True)
+    assert _equal(rest.weights, whole.weights)
+    assert _figures(rest) == _figures(whole)
+    assert rest.log.rollbacks == 1
+
+
+def test_twice_is_twice_however_often_the_run_is_killed(tmp_path):
+    def before(run, event):
+        if isinstance(event, StepDone) and event.step == 9:
+            run.break_weights()
+        if isinstance(event, RolledBack):
+            raise _KilledError("killed")
+
+    runs = [_Run(tmp_path, before=before, epochs=6, resume=resume) for resume in (False, True, True)]
+    assert [isinstance(run.error, _KilledError) for run in runs] == [True, True, False]
+    assert [back.learning_rate_factor for run in runs for back in run.of(RolledBack)] == [0.5, 0.25]
+    assert "after going back twice already" in runs[-1].error.message
+    assert runs[-1].log.rollbacks == 2
+
+
+def test_a_disk_that_does_not_take_the_note_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RunError("rollback.json could not be written: No space left on device.")
+
+    whole = _Run(tmp_path / "whole", before=_breaks_once(5))
+    monkeypatch.setattr("phinetune.training.recovery.write_rollback", refuse)
+    run = _Run(tmp_path / "run", before=_breaks_once(5))
+    assert [said.code for said in run.of(Warned)] == ["rolled_back", "rollback_not_noted"]
+    assert _equal(run.weights, whole.weights)
 
 
 def test_before_the_first_checkpoint_the_way_back_leads_to_the_beginning(tmp_path):

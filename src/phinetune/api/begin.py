@@ -63,6 +63,10 @@ def go_on_from(
     if damaged := {bad: how for bad, how in wrong.items() if bad > step}:
         listed = "; ".join(f"checkpoint-{bad} is damaged ({how})" for bad, how in damaged.items())
         on_event(Warned("damaged_checkpoint", f"{listed}; going on from checkpoint-{step} instead."))
+    if damage := checkpoints.rollback_damage():
+        note = checkpoints.folder.rollback_json
+        said = f"{note}, which tells that the run went back to an earlier checkpoint at half the learning rate, cannot "
+        on_event(Warned("damaged_rollback", f"{said}be used: {damage}. It goes on as if it had not."))
     if differs := other_machine(checkpoints.state(step).run, checkpoints.run):
         on_event(
             Warned(
@@ -142,6 +146,11 @@ def _claim_mirror(held: ExitStack, folder: RunFolder, mirror: RunFolder, resume:
         _refuse_to_replace(mirror, resume, overwrite)
 
 
+def _how_far(checkpoints: Checkpoints, step: int) -> tuple[int, int]:
+    """A run that went back is further than before it did, whatever step it went back to."""
+    return checkpoints.state(step).progress.rollbacks, step
+
+
 def _fetch(
     checkpoints: Checkpoints, mirror: RunFolder, own: int | None, overwrite: bool, on_event: OnEvent
 ) -> tuple[int | None, bool]:
@@ -171,7 +180,7 @@ def _fetch(
             f"The mirror is not of this run. {error.message}",
             "Name another folder with --mirror, or replace what is in this one: --resume with --overwrite.",
         ) from error
-    if own is not None and own >= step:
+    if own is not None and _how_far(checkpoints, own) >= _how_far(there, step):
         return own, False
     restore(mirror, step, checkpoints.folder)
     on_event(Restored(step, str(mirror.root)))

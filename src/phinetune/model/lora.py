@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from phinetune.errors import ModelError, SettingsError
 from phinetune.model.adapter_config import read_adapter_config
+from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.settings import LoraSettings
 
 # PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing that a user could act on.
@@ -184,6 +185,8 @@ def read_weights(folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Te
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no adapter weights ({WEIGHTS}).", "Train again.") from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"The adapter weights in {folder} are damaged: {str(error)[:200]}.", "Train again.") from None
     if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
         raise ModelError(f"The adapter weights in {folder} are damaged: they are no tensors.", "Train again.")

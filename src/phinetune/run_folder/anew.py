@@ -24,7 +24,7 @@ def begin_anew(folder: RunFolder) -> bool:
         remove_leftovers(folder.checkpoints)
         for step in folder.checkpoint_steps():
             discard(folder.checkpoint(step))
-        for file in (folder.pairs, *folder.figures):
+        for file in (folder.pairs, folder.rollback_json, *folder.figures):
             file.unlink(missing_ok=True)
         if folder.checkpoint_steps():
             raise OSError(f"the checkpoints in {folder.checkpoints} cannot be removed")

@@ -2,7 +2,8 @@
 
 out/
   model/                    adapter, tokenizer, model card: all that asking needs
-  checkpoints/checkpoint-N/ everything a resume needs; pairs.jsonl, the pairs of both parts
+  checkpoints/checkpoint-N/ everything a resume needs; pairs.jsonl, the pairs of both parts; rollback.json, when the
+                            run went back to an earlier checkpoint
   training_visuals/         pictures and figures
   model.before/             the model that stood here, while a run with --overwrite is not finished
 """
@@ -55,6 +56,11 @@ class RunFolder:
     def pairs(self) -> Path:
         """What was trained on and what was held out. Not in the model folder: that is passed on."""
         return self.checkpoints / "pairs.jsonl"
+
+    @property
+    def rollback_json(self) -> Path:
+        """That the run went back to an earlier checkpoint, until the next one that knows it."""
+        return self.checkpoints / "rollback.json"
 
     @property
     def metrics_csv(self) -> Path:

@@ -26,6 +26,7 @@ from phinetune.events import Event, Warned
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder, atomic_folder, discard, sha256
 from phinetune.training.progress import Progress, from_json, to_json
+from phinetune.training.rollback import read_rollback
 from phinetune.training.same_run import refuse_another_run
 
 CHECKSUMS = "checksums.json"
@@ -83,13 +84,29 @@ class Checkpoints:
         return path
 
     def newest_good(self) -> tuple[int | None, dict[int, str]]:
-        """The step of the newest checkpoint that is whole, and what is wrong with the newer ones, by step."""
+        """The step of the newest checkpoint that is whole, and what is wrong with the newer ones, by step.
+
+        Those that the run went back from are none of either; it may have been killed before they were removed.
+        """
         wrong: dict[int, str] = {}
+        rollback = self._rollback()
         for step in reversed(self.folder.checkpoint_steps()):
-            if (found := damage(self.folder.checkpoint(step))) is None:
+            path = self.folder.checkpoint(step)
+            if (found := damage(path)) is not None:
+                wrong[step] = found
+            elif rollback is None or step <= rollback.step or not _knows_less(path, rollback):
                 return step, wrong
-            wrong[step] = found
         return None, wrong
+
+    def what_is_safe(self) -> str:
+        """For a person, what a run that fails here can be gone on from. It raises no error of its own."""
+        try:
+            step, _ = self.newest_good()
+        except (OSError, MemoryError):
+            step = next(reversed(self.folder.checkpoint_steps()), None)
+        if step is None:
+            return "No checkpoint was saved yet: the same command begins again."
+        return f"checkpoint-{step} is safe: the same command with --resume goes on from it."
 
     def state(self, step: int) -> State:
         """What a whole checkpoint says.
@@ -99,14 +116,23 @@ class Checkpoints:
         with _reading(self.folder.checkpoint(step)):
             state = _read_state(self.folder.checkpoint(step))
         refuse_another_run(state.run, self.run, self.folder.root)
+        rollback = self._rollback()
+        if rollback is not None and step <= rollback.step and state.progress.rollbacks < rollback.rollbacks:
+            state.progress.learn_from(rollback)
         return state
 
-    def resume(self, step: int, model: PeftModel, optimizer: torch.optim.Optimizer) -> Resumed:
-        """Put the checkpoint's weights and moments in place and return how far it had come.
+    def resume(
+        self, step: int, model: PeftModel, optimizer: torch.optim.Optimizer, rollback: Progress | None = None
+    ) -> Resumed:
+        """Put the checkpoint's weights and moments in place and return how far it had come; with `rollback`, as a run
+        that just went back there (rollback.py).
 
-        Checkpoints of later steps are damaged, or another would be gone on from: they are removed. Raises as `state`.
+        Checkpoints of later steps are damaged, or gone back from, or another would be gone on from: they are removed.
+        Raises as `state`.
         """
         progress = self.state(step).progress
+        if rollback is not None:
+            progress.learn_from(rollback)
         for later in self.folder.checkpoint_steps():
             if later > step:
                 discard(self.folder.checkpoint(later))
@@ -123,6 +149,20 @@ class Checkpoints:
     def history(self, step: int) -> list[Event]:
         """The events of the run up to a checkpoint, to be replayed to whoever listens."""
         return self.state(step).progress.history
+
+    def rollback_damage(self) -> str | None:
+        """What is wrong with the note that the run went back, in words; None where it can be read or there is none."""
+        try:
+            read_rollback(self.folder)
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{getattr(error, 'strerror', None) or error}"[:200]
+        return None
+
+    def _rollback(self) -> Progress | None:
+        try:
+            return read_rollback(self.folder)
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def _choose_best(self, progress: Progress) -> Warned | None:
         """Where the best checkpoint is lost, let the best of those that are left be the best."""
@@ -177,6 +217,14 @@ def damage(path: Path) -> str | None:
     except (ValueError, RecursionError) as error:
         return str(error)[:200]
     return None
+
+
+def _knows_less(path: Path, rollback: Progress) -> bool:
+    """Whether a whole checkpoint is of before the run went back."""
+    try:
+        return _read_state(path).progress.rollbacks < rollback.rollbacks
+    except (OSError, ValueError, RecursionError):  # it was whole a moment ago
+        return True
 
 
 def best_step(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 
-from phinetune.errors import RunError, TrainingError
+from phinetune.errors import DoesNotFitError, PhinetuneError, RunError, TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
 from phinetune.model.rows import RowLoss
@@ -61,9 +61,9 @@ def fit(
 
     `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
     size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
-    becomes true the current step is finished, a checkpoint saved, and the run ends as interrupted. A checkpoint that
-    cannot be saved is a warning while training goes on. Memory that runs out is met with smaller rows (room.py),
-    numbers that go wrong by skipping steps and going back (recovery.py).
+    becomes true the current step is finished, a checkpoint saved or gone back to, and the run ends as interrupted. A
+    checkpoint that cannot be saved is a warning while training goes on. Memory that runs out is met with smaller rows
+    (room.py), numbers that go wrong by skipping steps and going back (recovery.py).
     Raises TrainingError when neither helps, RunError when an interrupted run cannot be saved.
     """
     run, warning = _start(model, corpus, settings, checkpoints, pairs_per_row or settings.batch_size, resume_from)
@@ -82,7 +82,7 @@ def fit(
     with proven_row_loss(model, corpus.train) as (row_loss, warning):
         if warning is not None:
             yield warning
-        if corpus.validation and progress.step == 0:
+        if corpus.validation and resume_from is None:
             yield from run.validate(row_loss)
         model.train()
         while progress.step < schedule.total_steps and not run.is_out_of_patience and not interrupted:
@@ -189,7 +189,7 @@ class _Run:
         is_best = progress.step > 0 and (progress.best_eval_loss is None or loss < progress.best_eval_loss)
         if is_best:
             progress.best_step, progress.best_eval_loss, progress.validations_without_best = progress.step, loss, 0
-            self.recovery.best = self.room.for_copy(lambda: lora.copy_weights(self.model))
+            self.recovery.keep_best()
         elif progress.step > 0:
             progress.validations_without_best += 1
         measured = Validated(
@@ -215,8 +215,11 @@ class _Run:
         saved = Saved(step, str(self.checkpoints.folder.checkpoint(step)), self.progress.best_step == step)
         self.progress.history.append(saved)
         try:
-            self.room.for_copy(lambda: self.checkpoints.save(self.model, self.optimizer, self.progress))
-        except RunError as error:
+            self.room.for_copy(
+                f"save checkpoint-{step}",
+                lambda: self.checkpoints.save(self.model, self.optimizer, self.progress),
+            )
+        except (RunError, DoesNotFitError) as error:
             self.progress.history.pop()
             yield self._not_saved(error, leaving)
             return None
@@ -224,7 +227,7 @@ class _Run:
         yield saved
         return None
 
-    def _not_saved(self, error: RunError, leaving: bool) -> Warned:
+    def _not_saved(self, error: PhinetuneError, leaving: bool) -> Warned:
         safe, _ = self.checkpoints.newest_good()
         kept = f"checkpoint-{safe} is safe" if safe is not None else "no earlier one is there"
         if leaving:
@@ -242,7 +245,7 @@ class _Run:
         chosen = recall.choose(self.corpus.train)
         yield from recall.measure(self.model, chosen, self.progress.step, self.room.validation_row)
         if self.kept_step != self.progress.step:
-            lora.put_weights(self.model, self.recovery.best)
+            lora.put_weights(self.model, self.recovery.best_weights())
             yield from recall.measure(self.model, chosen, self.kept_step, self.room.validation_row)
 
     @property
@@ -284,6 +287,7 @@ def _start(
     resumed = checkpoints.resume(resume_from, model, optimizer) if resume_from is not None else None
     if resumed is not None:
         progress = resumed.progress
+    room = Room(model, corpus.train, corpus.validation, progress, pairs_per_row)
     run = _Run(
         model=model,
         corpus=corpus,
@@ -294,7 +298,7 @@ def _start(
         parameters=parameters,
         optimizer=optimizer,
         progress=progress,
-        room=Room(model, corpus.train, corpus.validation, progress, pairs_per_row),
-        recovery=Recovery(model, optimizer, checkpoints, progress, resumed.best if resumed is not None else {}),
+        room=room,
+        recovery=Recovery(model, optimizer, checkpoints, progress, room, resumed.best if resumed is not None else {}),
     )
     return run, resumed.warning if resumed is not None else None

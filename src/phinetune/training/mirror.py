@@ -187,11 +187,17 @@ class Mirror:
                 self._say_once("mirror_without_best", f"gets no copy of the best checkpoint: {error.message}")
         if not self._copy_checkpoint(step):
             return False
+        self._copy_rollback()
         for old in self._target.checkpoint_steps():
             if old not in (best, step):
                 self._go_on()
                 discard(self._target.checkpoint(old))
         return True
+
+    def _copy_rollback(self) -> None:
+        """Before a checkpoint that was gone back from is removed: without both, the mirror would not know of it."""
+        if (note := self._source.rollback_json).is_file():
+            copy_file(note, self._target.rollback_json, self._wrote)
 
     def _copy_checkpoint(self, step: int) -> bool:
         source, target = self._source.checkpoint(step), self._target.checkpoint(step)
@@ -248,12 +254,15 @@ class NoMirror:
 
 def restore(mirror: RunFolder, step: int, folder: RunFolder) -> None:
     """Copy a checkpoint of the mirror back, and the best one with it, which goes first: killed between the two, the
-    older is there and the newer is fetched at the next start. Raises RunError when the copy fails.
+    older is there and the newer is fetched at the next start. That the run went back goes last. Raises RunError when
+    the copy fails.
     """
     for each in sorted({best_step(mirror.checkpoint(step)) or step, step}):
         source = mirror.checkpoint(each)
         if damage(source) is None:
             copy_folder(source, folder.checkpoint(each))
+    if mirror.rollback_json.is_file():
+        copy_file(mirror.rollback_json, folder.rollback_json)
 
 
 def _same(source: Path, copy: Path) -> bool:

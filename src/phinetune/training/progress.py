@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from phinetune.events import Event, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 
+WENT_BACK = "rolled_back"  # the code of the warning that says so
+
 _RECORDED: dict[str, TypeAdapter[Any]] = {
     kind.__name__: TypeAdapter(kind) for kind in (StepDone, StepSkipped, Validated, Saved, RolledBack, Warned)
 }
@@ -53,18 +55,23 @@ class Progress:
         """The held-out loss of every step that was validated, the untrained model's left out."""
         return {event.step: event.eval_loss for event in self.history if isinstance(event, Validated) and event.step}
 
-    def go_back_to(self, earlier: Progress) -> None:
-        """Become the earlier state at half the learning rate; what was learned about memory since then is kept."""
-        again = dataclasses.replace(
-            earlier,
-            pairs_per_row=self.pairs_per_row,
-            validation_row=self.validation_row,
-            recompute=self.recompute,
-            rollbacks=self.rollbacks + 1,
-            learning_rate_factor=self.learning_rate_factor / 2,
-            peak_learning_rate=self.peak_learning_rate,
+    @property
+    def returns(self) -> list[Event]:
+        """What was said of going back to an earlier state."""
+        return [e for e in self.history if isinstance(e, RolledBack) or (isinstance(e, Warned) and e.code == WENT_BACK)]
+
+    def learn_from(self, later: Progress) -> None:
+        """Take over what a later state knows and this one, gone back to, must not forget: what fits in memory, how
+        often the run went back, and at which share of the learning rate it goes on.
+        """
+        self.pairs_per_row, self.validation_row, self.recompute = (
+            later.pairs_per_row,
+            later.validation_row,
+            later.recompute,
         )
-        self.__dict__.update(again.__dict__)
+        self.rollbacks, self.learning_rate_factor = later.rollbacks, later.learning_rate_factor
+        self.peak_learning_rate = later.peak_learning_rate
+        self.history += [event for event in later.returns if event not in self.history]
 
 
 def to_json(progress: Progress) -> dict[str, Any]:

@@ -6,6 +6,8 @@
     held-out loss that is no number    ├─► back to the last good checkpoint at half the learning rate,
     weights that are no numbers        ┘   twice at most ─► TrainingError
 
+Going back is on the disk (rollback.py) before the run goes on, so that twice is twice however often it is killed.
+
 Leaving out the batch behind a spike is what large runs do: PaLM went back a hundred steps and left out the batches
 around it (Chowdhery et al., 2022, section 5.1); OLMo-core leaves out a step whose loss or gradient norm lies six
 standard deviations above the last 128. Here runs are short, steps are small and an unusual pair is no fault, so both
@@ -23,11 +25,13 @@ from statistics import median
 import torch
 from peft import PeftModel
 
-from phinetune.errors import TrainingError
+from phinetune.errors import DoesNotFitError, RunError, TrainingError
 from phinetune.events import Event, RolledBack, SkipReason, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
-from phinetune.training.checkpoint import Checkpoints, damage
-from phinetune.training.progress import Progress
+from phinetune.training.checkpoint import Checkpoints, Resumed, damage
+from phinetune.training.progress import WENT_BACK, Progress
+from phinetune.training.rollback import write_rollback
+from phinetune.training.room import Room
 
 _WINDOW = 64  # steps to compare with; OLMo's 128 are a whole run here
 _LEVEL = 12  # of them, the latest, tell where the loss is
@@ -107,7 +111,8 @@ def weights_are_finite(model: PeftModel) -> bool:
 class Recovery:
     """Takes a run back to where it was sound. `progress` is changed in place.
 
-    `best` is the best adapter so far, in memory, so that the end of a run needs no file of long ago.
+    The best adapter so far stays in memory, so that the end of a run needs no file of long ago; where there is no
+    memory for it, its checkpoint has it. `best` is that of a resume.
     """
 
     def __init__(
@@ -116,17 +121,38 @@ class Recovery:
         optimizer: torch.optim.Optimizer,
         checkpoints: Checkpoints,
         progress: Progress,
+        room: Room,
         best: dict[str, torch.Tensor],
     ) -> None:
         self._model, self._optimizer, self._checkpoints, self._progress = model, optimizer, checkpoints, progress
-        self.best = best
-        self._gone_back_to: int | None = None
+        self._room = room
+        self._best = best
         # Until there is a checkpoint, the way back leads to the beginning; the copy is let go with the first one.
         self._start = lora.copy_weights(model) if progress.step == 0 else None
         self._start_scale = progress.loss_scale
 
     def checkpoint_saved(self) -> None:
         self._start = None
+
+    def keep_best(self) -> None:
+        """The adapter as it is now is the best so far."""
+        try:
+            self._best = self._room.for_copy("keep the best adapter", lambda: lora.copy_weights(self._model))
+        except DoesNotFitError:
+            self._best = {}
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """Raises RunError when they are neither in memory nor whole on the disk."""
+        if self._best:
+            return self._best
+        step = self._progress.best_step
+        path = self._checkpoints.folder.checkpoint(step)
+        if wrong := damage(path):
+            raise RunError(
+                f"The best state, of step {step}, is lost: there was no memory to keep it, and of {path} {wrong}.",
+                "Training is done: the same command with --resume and --keep last makes the last state the model.",
+            )
+        return self._room.for_copy(f"read checkpoint-{step}", lambda: lora.read_weights(path))
 
     def go_back(self, trouble: str) -> list[Event]:
         """Put the last sound state in place and return what is to be said; it is in the history already.
@@ -136,48 +162,73 @@ class Recovery:
         progress = self._progress
         if progress.rollbacks == _ROLLBACKS:
             raise self._gives_up(f"{trouble}, after going back {_times(_ROLLBACKS)} already")
-        earlier, warning = self._restore()
-        if earlier is None:
+        unsaved, notes = self._save_beginning()
+        step = 0 if unsaved is not None else self._where_to()
+        if step is None:
             raise self._gives_up(f"{trouble}, and no checkpoint is left to go back to")
-        left, seconds = progress.step, progress.seconds
-        progress.go_back_to(earlier)
-        where = f"to checkpoint-{progress.step}" if progress.step else "to its beginning"
-        share, more = _share(progress.learning_rate_factor), _ROLLBACKS - progress.rollbacks
-        message = (
-            f"{trouble[0].upper()}{trouble[1:]}. The run goes back from step {left} {where}, and on at {share} of the "
-            "learning rate. " + (f"It can do so {_times(more)} more." if more else "It will not do so again.")
-        )
-        said: list[Event] = [
-            RolledBack(left, progress.step, progress.learning_rate_factor, seconds - progress.seconds),
-            Warned("rolled_back", message),
-            *([warning] if warning is not None else []),
+        earlier = unsaved.progress if unsaved is not None else self._checkpoints.state(step).progress
+        earlier.learn_from(progress)
+        rollback = Progress(step=step)
+        rollback.learn_from(progress)
+        rollback.rollbacks, rollback.learning_rate_factor = progress.rollbacks + 1, progress.learning_rate_factor / 2
+        left, spent = progress.step, progress.seconds - earlier.seconds
+        rollback.history += [
+            RolledBack(left, step, rollback.learning_rate_factor, spent),
+            Warned(WENT_BACK, _told(trouble, left, rollback)),
         ]
-        progress.history += said
-        return said
+        notes += self._note(rollback)
+        resumed = unsaved or self._load(step, rollback)
+        resumed.progress.learn_from(rollback)
+        progress.__dict__.update(resumed.progress.__dict__)
+        self._best = resumed.best
+        notes += [resumed.warning] if resumed.warning is not None else []
+        progress.history += notes
+        return [*rollback.history[-2:], *notes]
 
-    def _restore(self) -> tuple[Progress | None, Warned | None]:
-        """Weights and moments of the newest checkpoint; of the best one where that was gone back to before.
-
-        With it a warning when the best one is lost.
-        """
+    def _where_to(self) -> int | None:
+        """The step of the newest checkpoint; of the best one where the newest was gone back to before."""
         latest, _ = self._checkpoints.newest_good()
-        best = self._progress.best_step
-        if latest is not None and latest == self._gone_back_to and 0 < best < latest:
-            latest = best if damage(self._checkpoints.folder.checkpoint(best)) is None else latest
-        if latest is not None:
-            self._gone_back_to = latest
-            resumed = self._checkpoints.resume(latest, self._model, self._optimizer)
-            self.best = resumed.best
-            return resumed.progress, resumed.warning
-        if self._start is None:
-            return None, None
+        best, before = self._progress.best_step, self._progress.returns
+        last = next((event.to_step for event in reversed(before) if isinstance(event, RolledBack)), None)
+        if latest is not None and latest == last and 0 < best < latest:
+            return best if damage(self._checkpoints.folder.checkpoint(best)) is None else latest
+        return latest
+
+    def _save_beginning(self) -> tuple[Resumed | None, list[Warned]]:
+        """Where there is no checkpoint yet, the beginning becomes one. It is given back where it could not be saved."""
+        if self._start is None or self._checkpoints.newest_good()[0] is not None:
+            return None, []
         lora.put_weights(self._model, self._start)
         for _, parameter in lora.trainable(self._model):
             for value in self._optimizer.state[parameter].values():
                 value.zero_()
-        self.best = {}
-        before: list[Event] = [e for e in self._progress.history if isinstance(e, Validated) and e.step == 0]
-        return Progress(loss_scale=self._start_scale, history=before), None
+        measured: list[Event] = [e for e in self._progress.history if isinstance(e, Validated) and e.step == 0]
+        beginning = Progress(loss_scale=self._start_scale, history=measured)
+        beginning.peak_learning_rate = self._progress.peak_learning_rate
+        try:
+            self._room.for_copy(
+                "save the beginning", lambda: self._checkpoints.save(self._model, self._optimizer, beginning)
+            )
+        except (RunError, DoesNotFitError) as error:
+            said = f"{error.message} Training goes on; until a checkpoint is saved, a resume begins anew."
+            return Resumed(beginning, {}, None), [Warned("checkpoint_failed", said)]
+        self.checkpoint_saved()
+        return None, []
+
+    def _note(self, rollback: Progress) -> list[Warned]:
+        """Put it on the disk. A run whose disk does not take it goes on all the same."""
+        try:
+            write_rollback(self._checkpoints.folder, rollback)
+        except RunError as error:
+            said = f"{error.message} Until the next checkpoint is saved, a resume does not know that the run went back."
+            return [Warned("rollback_not_noted", said)]
+        return []
+
+    def _load(self, step: int, rollback: Progress) -> Resumed:
+        return self._room.for_copy(
+            f"go back to checkpoint-{step}",
+            lambda: self._checkpoints.resume(step, self._model, self._optimizer, rollback),
+        )
 
     def _gives_up(self, trouble: str) -> TrainingError:
         progress = self._progress
@@ -191,9 +242,19 @@ class Recovery:
         look = f" Rows of the skipped steps: {_listed(rows)}; look at them with phinetune check." if rows else ""
         return TrainingError(
             f"Training became unstable: {trouble}. {kept}",
-            "Begin anew (--overwrite) with --lr at a quarter of its value, or with --dtype fp32 if it was fp16."
+            "Begin anew in another folder (--out) with --lr at a quarter of its value, or with --dtype fp32 if it was "
+            "fp16."
             f"{look} `phinetune report` on this folder shows the curves.",
         )
+
+
+def _told(trouble: str, left: int, rollback: Progress) -> str:
+    where = f"to checkpoint-{rollback.step}" if rollback.step else "to its beginning"
+    share, more = _share(rollback.learning_rate_factor), _ROLLBACKS - rollback.rollbacks
+    return (
+        f"{trouble[0].upper()}{trouble[1:]}. The run goes back from step {left} {where}, and on at {share} of the "
+        "learning rate. " + (f"It can do so {_times(more)} more." if more else "It will not do so again.")
+    )
 
 
 def _listed(rows: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
 """How much goes through the model at once, and less of it when memory runs out.
 
-    training     16 pairs a row ─► 8 ─► 4 ─► 2 ─► 1 ─► 1, recomputing ─► TrainingError with the GB that it takes
-    validation   2048 tokens a row ─► 1024 ─► … ─► one pair a row ─► TrainingError
-    saving       once more without gradients and caches ─► RunError
+    training     16 pairs a row ─► 8 ─► 4 ─► 2 ─► 1 ─► 1, recomputing ─► DoesNotFitError with the GB that it takes
+    validation   2048 tokens a row ─► 1024 ─► … ─► one pair a row ─► DoesNotFitError
+    copies       once more without gradients and caches ─► DoesNotFitError: see there what is done without
 
 A step that did not fit is done again from its start, with the same dropout seed and no gradient left of the first try.
 It stays the same step: the same pairs, every answer token weighing the same. Its gradient differs by the rounding of
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from peft import PeftModel
 
-from phinetune.errors import ModelError, RunError, SettingsError, TrainingError
+from phinetune.errors import DoesNotFitError, ModelError, SettingsError
 from phinetune.events import Warned
 from phinetune.model import lora
 from phinetune.model.attend import attention_kind
@@ -63,7 +63,7 @@ class Room:
         return self._progress.validation_row or VALIDATION_ROW
 
     def for_step(self, step: int, compute: Callable[[int], Result]) -> Tried[Result]:
-        """`compute(pairs a row)`, with fewer of them until it fits. Raises TrainingError when nothing does."""
+        """`compute(pairs a row)`, with fewer of them until it fits. Raises DoesNotFitError when nothing does."""
         while (done := self._try(lambda: compute(self.pairs_per_row))) is None:
             pairs = self.pairs_per_row
             if pairs > 1:
@@ -82,7 +82,7 @@ class Room:
         return done[0]
 
     def for_validation(self, compute: Callable[[int], Result]) -> Tried[Result]:
-        """`compute(tokens a row)`, with fewer of them until it fits. Raises TrainingError when nothing does."""
+        """`compute(tokens a row)`, with fewer of them until it fits. Raises DoesNotFitError when nothing does."""
         while (done := self._try(lambda: compute(self.validation_row))) is None:
             if self.validation_row <= len(self._longest.ids):  # every long pair is a row of its own already
                 raise does_not_fit(self._model, self._longest)
@@ -94,12 +94,14 @@ class Room:
             )
         return done[0]
 
-    def for_copy(self, copy: Callable[[], Result]) -> Result:
-        """`copy()`, and once more without gradients where it did not fit. Raises RunError when that does not either."""
+    def for_copy(self, what: str, copy: Callable[[], Result]) -> Result:
+        """`copy()`, and once more without gradients where it did not fit. Raises DoesNotFitError, which says `what`
+        there was no memory for, when that does not either.
+        """
         for _ in range(2):
             if (done := self._try(copy)) is not None:
                 return done[0]
-        raise RunError("There was no memory left to save the adapter.", "Close other programs.")
+        raise DoesNotFitError(f"There was no memory left to {what}.", "Close other programs that use it.")
 
     def _say(self, code: str, message: str) -> Warned:
         said = Warned(code, message)
@@ -123,15 +125,15 @@ class Room:
         self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def does_not_fit(model: PeftModel, longest: Example) -> TrainingError:
+def does_not_fit(model: PeftModel, longest: Example) -> DoesNotFitError:
     device = next(model.parameters()).device
     needs = needed_bytes(model, longest)
     amount = f"needs about {needs / 1e9:.1f} GB" if needs else "is too much"
     tokens = len(longest.ids)
-    return TrainingError(
+    return DoesNotFitError(
         f"The run does not fit in the memory of this device: even one pair at a time, the longest having {tokens} "
         f"tokens, {amount}, of {total_memory_bytes(device) / 1e9:.1f} GB that it has for everything.",
-        "Close other programs that use it and go on with --resume; or begin anew (--overwrite) with "
+        "Close other programs that use it and try again; or begin in another folder (--out) with "
         f"--max-length {max(8, tokens // 2)}, a smaller --model, or --device cpu if this is a GPU. "
         "`phinetune plan` says beforehand what fits.",
     )
