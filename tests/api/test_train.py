@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -85,6 +86,20 @@ def test_the_config_says_what_it_takes_to_do_the_run_again(toy_run, toy_sheet):
     assert config["data_file"]["name"] == toy_sheet.name
     assert len(config["data_file"]["sha256"]) == 64
     assert set(config["versions"]) == {"phinetune", "torch", "transformers", "peft"}
+
+
+@pytest.mark.parametrize("change", [lambda sheet: sheet.unlink(), lambda sheet: toys.write_sheet(sheet, toys.PAIRS)])
+def test_a_sheet_that_changes_once_it_was_read_is_recorded_as_it_was_read(toy_base, toy_sheet, tmp_path, change):
+    sheet = tmp_path / "faq.xlsx"
+    sheet.write_bytes(toy_sheet.read_bytes())
+
+    def on_event(event):
+        if isinstance(event, SheetRead):
+            change(sheet)
+
+    run = _train(sheet, toy_base, tmp_path / "run", epochs=1, on_event=on_event)
+    recorded = json.loads(run.folder.config_json.read_text())["data_file"]
+    assert recorded == {"name": "faq.xlsx", "sha256": hashlib.sha256(toy_sheet.read_bytes()).hexdigest()}
 
 
 def test_plain_peft_and_transformers_load_the_model_and_give_the_same_logits(toy_run, toy_base):
@@ -191,6 +206,15 @@ def test_a_resume_with_another_setting_is_refused_with_the_difference(toy_base, 
     _train(toy_sheet, toy_base, tmp_path, on_event=seen.append, stop_requested=lambda: len(seen) > 6)
     with pytest.raises(RunError, match=r"lora.r: 16 before, 8 now"):
         _train(toy_sheet, toy_base, tmp_path, resume=True, lora_r=8)
+
+
+def test_a_resume_with_another_seed_says_that_and_nothing_of_the_sheet(toy_base, toy_sheet, tmp_path):
+    seen = []
+    _train(toy_sheet, toy_base, tmp_path, on_event=seen.append, stop_requested=lambda: len(seen) > 6)
+    with pytest.raises(RunError) as refused:
+        _train(toy_sheet, toy_base, tmp_path, resume=True, seed=7)
+    said = [line.strip() for line in refused.value.message.splitlines()[1:]]
+    assert said == ["--seed: 42 before, 7 now"]
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(toy_base, toy_sheet, tmp_path):

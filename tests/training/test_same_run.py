@@ -36,6 +36,23 @@ def test_where_the_pairs_come_from_matters_only_when_they_are_others():
     assert "pairs to learn from: 27 before, 18 now" in said
 
 
+def test_other_pairs_held_out_of_the_same_sheet_are_told_by_what_holds_them_out():
+    held = {"pairs.found": "all", "data.seed": 42, "train.seed": 42}
+    before, now = RUN | held, RUN | held | {"pairs": "xyz", "data.seed": 7, "train.seed": 7}
+    with pytest.raises(RunError) as refused:
+        refuse_another_run(before, now, Path("out"))
+    assert refused.value.message.splitlines()[1:] == ["  --seed: 42 before, 7 now"]
+    with pytest.raises(RunError) as refused:
+        refuse_another_run(before, now | {"pairs.found": "others"}, Path("out"))
+    assert refused.value.message.splitlines()[1:] == [
+        "  pairs found in the sheet: all before, others now",
+        "  --seed: 42 before, 7 now",
+    ]
+    with pytest.raises(RunError, match="contents of the sheet"):  # by a version that divides them in another way
+        refuse_another_run(RUN | held, RUN | held | {"pairs": "xyz"}, Path("out"))
+    refuse_another_run(RUN | held, RUN | held | {"pairs.found": "in another order"}, Path("out"))
+
+
 def test_another_machine_is_no_other_run_and_is_told_apart():
     refuse_another_run(RUN, RUN | {"machine.torch": "2.14"}, Path())
     assert other_machine(RUN, RUN | {"machine.torch": "2.14"}) == "torch was 2.13 and is 2.14"

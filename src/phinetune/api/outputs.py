@@ -25,9 +25,11 @@ from phinetune.model.device import describe, dtype_name
 from phinetune.model.load import Base
 from phinetune.model.ops import ops_for
 from phinetune.model.ops.plain import PLAIN
+from phinetune.model.out_of_memory import is_out_of_memory, release_memory, try_twice
 from phinetune.recipe import Recipe
 from phinetune.run_folder import RunFolder, atomic_folder, discard, write_json
 from phinetune.settings import Settings
+from phinetune.sheet.findings import Pair
 from phinetune.sheet.pairs import PairTable
 from phinetune.sheet.split import Split
 from phinetune.tokens.prompt import PromptTemplate
@@ -49,11 +51,11 @@ _FREE_TO_CHANGE = {
 }
 
 
-def run_config(settings: Settings, sheet: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def run_config(settings: Settings, pairs: PairTable, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Every setting, the versions, the device and the data file's hash: what it takes to do the run again."""
     return {
         "settings": settings.model_dump(mode="json"),
-        "data_file": {"name": sheet.name, "sha256": hashlib.sha256(sheet.read_bytes()).hexdigest()},
+        "data_file": {"name": pairs.file, "sha256": pairs.sha256},
         "device": describe(device),
         "dtype": dtype_name(dtype),
         "kernels": "plain" if ops_for(torch.empty(0, dtype=dtype, device=device)) is PLAIN else "native",
@@ -63,15 +65,15 @@ def run_config(settings: Settings, sheet: Path, device: torch.device, dtype: tor
     }
 
 
-def run_record(config: dict[str, Any], parts: Split, template: PromptTemplate) -> dict[str, Any]:
+def run_record(config: dict[str, Any], pairs: PairTable, parts: Split, template: PromptTemplate) -> dict[str, Any]:
     """What `training.same_run` compares when the run is gone on with: see there what the names decide."""
     settings = config["settings"]
     flat = {f"{group}.{name}": value for group in ("data", "lora", "train") for name, value in settings[group].items()}
-    texts = [[(pair.question, pair.answer) for pair in part] for part in (parts.train, parts.validation)]
     return {
         "model": settings["model"],
         "dtype": config["dtype"],
-        "pairs": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12],
+        "pairs": _hash(parts.train, parts.validation),
+        "pairs.found": _hash(pairs.pairs),
         "pairs.train": len(parts.train),
         "pairs.validation": len(parts.validation),
         "template": template.text,
@@ -83,28 +85,48 @@ def run_record(config: dict[str, Any], parts: Split, template: PromptTemplate) -
     }
 
 
+def _hash(*parts: Sequence[Pair]) -> str:
+    texts = [[(pair.question, pair.answer) for pair in part] for part in parts]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+
+
 class Dispensable:
-    """Around what a run can do without: a file that cannot be written is said once, and the run goes on."""
+    """Around what a run can do without: whatever goes wrong there is said once, and the run goes on."""
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
         self._on_event = on_event
-        self._said: set[str] = set()
+        self._said_of: set[str] = set()
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (PhinetuneError, OSError) as error:
-            if what not in self._said:
-                self._said.add(what)
-                said = error.message if isinstance(error, PhinetuneError) else f"{error}."
-                self._on_event(Warned("not_written", f"There is a problem with {what}, not with the model: {said}"))
+        except Exception as error:
+            said = _said(error)
+        else:
+            return
+        release_memory()  # only here is the error gone, and with it what its traceback held
+        if what not in self._said_of:
+            self._said_of.add(what)
+            self._on_event(Warned("not_written", f"There is a problem with {what}, not with the model: {said}"))
 
 
-def write_visuals(folder: RunFolder, figures: Summary, config: dict[str, Any]) -> None:
+def _said(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "there was no memory for it."
+    if isinstance(error, PhinetuneError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"{error}."
+    return f"{type(error).__name__}, {str(error)[:200]}."
+
+
+def write_visuals(folder: RunFolder, figures: Summary, config: dict[str, Any], dispensable: Dispensable) -> None:
+    """The figures, and where they can be drawn the pictures. Raises RunError when the figures cannot be written."""
     write_json(folder.config_json, config)
     write_json(folder.metrics_json, figures)
-    draw_run(folder, title=f"{config['settings']['model']} on {config['data_file']['name']}")
+    with dispensable("the pictures"):
+        draw_run(folder, title=f"{config['settings']['model']} on {config['data_file']['name']}")
 
 
 def write_model(
@@ -117,53 +139,49 @@ def write_model(
     figures: Summary,
     config: dict[str, Any],
     diagnosis: Sequence[Diagnosis],
+    dispensable: Dispensable,
 ) -> None:
-    """The model folder: adapter, tokenizer, card, and what `ask` needs to know. An earlier model goes.
+    """The model folder: adapter, tokenizer, what `ask` needs to know, and a card. An earlier model goes.
 
-    Raises RunError that says what is safe when it cannot be written.
+    Tried again where memory was refused. Raises RunError that says what is safe when it cannot be written.
     """
     folder = checkpoints.folder
+
+    def write() -> None:
+        with atomic_folder(folder.model) as temporary:
+            _write_parts(temporary, model, base, settings, template)
+            with dispensable("the model card"):
+                facts = _card_facts(base, settings, template, pairs, figures, config, diagnosis)
+                write_card(temporary / "README.md", facts)
+
     try:
-        _write_model(folder.model, model, base, settings, template, pairs, figures, config, diagnosis)
-    except RunError as error:
-        step, _ = checkpoints.newest_good()
-        safe = "No checkpoint could be saved either."
-        if step is not None:
-            safe = f"checkpoint-{step} is safe: the same command with --resume then goes on from it to the model."
+        try_twice(write)
+    except Exception as error:
+        if not (isinstance(error, RunError) or is_out_of_memory(error)):
+            raise
+        said, hint = _said(error), getattr(error, "hint", "Close other programs.")
         raise RunError(
-            f"Training is done, and its model could not be saved: {error.message}", f"{error.hint} {safe}"
+            f"Training is done, and its model could not be saved: {said}", f"{hint} {checkpoints.what_is_safe()}"
         ) from error
     if folder.model_before.exists():
         discard(folder.model_before)
 
 
-def _write_model(
-    place: Path,
-    model: PeftModel,
-    base: Base,
-    settings: Settings,
-    template: PromptTemplate,
-    pairs: PairTable,
-    figures: Summary,
-    config: dict[str, Any],
-    diagnosis: Sequence[Diagnosis],
-) -> None:
-    with atomic_folder(place) as temporary:
-        lora.save(model, temporary)
-        if settings.train.adapter_format == "bin":
-            lora.pickle_weights(temporary)
-        base.tokenizer.save_pretrained(temporary)
-        special = json.dumps(base.tokenizer.special_tokens_map, indent=2)
-        (temporary / "special_tokens_map.json").write_text(special + "\n", encoding="utf-8")
-        Recipe(
-            base_model=base.spec,
-            template=template.text,
-            max_length=settings.data.max_length,
-            temperature=settings.generate.temperature,
-            top_p=settings.generate.top_p,
-            max_new_tokens=settings.generate.max_new_tokens,
-        ).write(temporary)
-        write_card(temporary / "README.md", _card_facts(base, settings, template, pairs, figures, config, diagnosis))
+def _write_parts(place: Path, model: PeftModel, base: Base, settings: Settings, template: PromptTemplate) -> None:
+    lora.save(model, place)
+    if settings.train.adapter_format == "bin":
+        lora.pickle_weights(place)
+    base.tokenizer.save_pretrained(place)
+    special = json.dumps(base.tokenizer.special_tokens_map, indent=2)
+    (place / "special_tokens_map.json").write_text(special + "\n", encoding="utf-8")
+    Recipe(
+        base_model=base.spec,
+        template=template.text,
+        max_length=settings.data.max_length,
+        temperature=settings.generate.temperature,
+        top_p=settings.generate.top_p,
+        max_new_tokens=settings.generate.max_new_tokens,
+    ).write(place)
 
 
 def _card_facts(

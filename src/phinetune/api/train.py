@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from phinetune import settings as settings_module
 from phinetune.api.begin import OnEvent, claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.introduce import introduce, read_sheet, warnings_before
+from phinetune.api.memory import memory_told, no_memory_to_begin, no_memory_to_go_on, no_memory_to_read, safe_told
 from phinetune.api.outputs import Dispensable, run_config, run_record, write_model, write_visuals
 from phinetune.api.report import report_on
 from phinetune.api.run import Run
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsLog, Summary, summary
-from phinetune.errors import PhinetuneError, TrainingError
-from phinetune.events import Finished, ModelLoading, RateChosen, Saved, StopReason, Warned
+from phinetune.errors import TrainingError
+from phinetune.events import Finished, ModelLoading, RateChosen, RolledBack, Saved, StopReason, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     keep_freed_memory,
@@ -31,7 +31,6 @@ from phinetune.model.device import (
 )
 from phinetune.model.load import load_base
 from phinetune.model.memory import RowPlan, plan_rows
-from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.run_folder import RunFolder, begin_anew, write_json
 from phinetune.settings import Settings, TrainSettings
 from phinetune.sheet.kept import keep_pairs
@@ -70,19 +69,12 @@ def train(
     template = PromptTemplate(unescape(settings.data.template))
     folder = RunFolder(Path(out))
     copy = RunFolder(Path(mirror)) if mirror is not None else None
-    try:
-        with claimed(folder, copy, resume=resume, overwrite=overwrite, on_event=on_event):
-            return _train(Path(sheet), folder, copy, settings, template, resume, overwrite, on_event, stop_requested)
-    except PhinetuneError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            "The run does not fit in the memory of this device.",
-            "Try --batch-size 1 --grad-accum 16, then --max-length 256, then --set train.gradient_checkpointing=true; "
-            "or train on the CPU with --device cpu. Add --overwrite to begin anew in the same folder.",
-        ) from error
+    mine = None if overwrite else Checkpoints(folder, {}, settings.train.keep_checkpoints)
+    with (
+        claimed(folder, copy, resume=resume, overwrite=overwrite, on_event=on_event),
+        memory_told(lambda: no_memory_to_go_on(settings, mine)),
+    ):
+        return _train(Path(sheet), folder, copy, settings, template, resume, overwrite, on_event, stop_requested)
 
 
 def _train(
@@ -102,23 +94,28 @@ def _train(
 
     if device.type == "cpu":
         keep_freed_memory()
-    pairs, parts = read_sheet(sheet, settings, on_event)
-    config_record = run_config(settings, sheet, device, dtype)
-    checkpoints = Checkpoints(folder, run_record(config_record, parts, template), settings.train.keep_checkpoints)
+    with memory_told(lambda: no_memory_to_read(sheet)):
+        pairs, parts = read_sheet(sheet, settings, on_event)
+    config_record = run_config(settings, pairs, device, dtype)
+    record = run_record(config_record, pairs, parts, template)
+    checkpoints = Checkpoints(folder, record, settings.train.keep_checkpoints)
     start_from, mirror_anew = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else (None, True)
-    on_event(ModelLoading(settings.model))
-    base = load_base(settings.model, dtype, device)
-    encoder = Encoder(base.tokenizer, template, settings.data.max_length)
-    corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
-    model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
-    rows = _plan_rows(model, corpus, settings.train, device)
+    begun = checkpoints if start_from is not None else None
+    with memory_told(lambda: no_memory_to_begin(settings, dtype, device, begun)):
+        on_event(ModelLoading(settings.model))
+        base = load_base(settings.model, dtype, device)
+        encoder = Encoder(base.tokenizer, template, settings.data.max_length)
+        corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
+        model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
+        rows = _plan_rows(model, corpus, settings.train, device)
     on_event(introduce(model, settings, rows.recompute, device, dtype))
     for warning in warnings_before(corpus, settings, device, dtype):
         on_event(warning)
 
     if settings.train.learning_rate == "auto":
         before = checkpoints.state(start_from).progress.peak_learning_rate if start_from is not None else None
-        settings = _with_learning_rate(before, model, corpus, settings, rows, config_record, on_event)
+        with memory_told(lambda: no_memory_to_go_on(settings)):
+            settings = _with_learning_rate(before, model, corpus, settings, rows, config_record, on_event)
     if start_from is None and begin_anew(folder):
         on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)
@@ -147,37 +144,42 @@ def _train(
         if start_from is not None:
             mirror.submit(start_from)
         try:
-            for event in fit(
-                model,
-                corpus,
-                settings.train,
-                replace(checkpoints, in_use=mirror.in_use),
-                pairs_per_row=rows.pairs_per_row,
-                resume_from=start_from,
-                stop_requested=stop_requested,
-            ):
-                with dispensable("the table of figures"):
-                    log.consume(event)
-                if isinstance(event, Saved):
-                    mirror.submit(event.step)
-                for each in (event, *mirror.news()):
-                    on_event(each)
-                finished = event if isinstance(event, Finished) else None
+            with safe_told(checkpoints), memory_told(lambda: no_memory_to_go_on(settings)):
+                for event in fit(
+                    model,
+                    corpus,
+                    settings.train,
+                    replace(checkpoints, in_use=mirror.in_use),
+                    pairs_per_row=rows.pairs_per_row,
+                    resume_from=start_from,
+                    stop_requested=stop_requested,
+                ):
+                    with dispensable("the table of figures"):
+                        log.consume(event)
+                    if isinstance(event, Saved):
+                        mirror.submit(event.step)
+                    elif isinstance(event, RolledBack):
+                        mirror.submit(event.to_step)
+                    for each in (event, *mirror.news()):
+                        on_event(each)
+                    finished = event if isinstance(event, Finished) else None
         except TrainingError:
             # What led to it can be looked at; trouble with that must not hide the reason.
-            with dispensable("the figures of the run"), suppress(MemoryError, RuntimeError):
+            with dispensable("the figures of the run"):
                 seconds = sum(row.seconds for row in log.rows)
-                _leave_figures(folder, log, figures_so_far("failed", seconds), config_record, pairs)
+                _leave_figures(folder, log, figures_so_far("failed", seconds), config_record, pairs, dispensable)
             raise
         assert finished is not None  # fit() ends with it
         figures = figures_so_far(finished.stopped, finished.seconds, finished.kept_step)
         diagnosis: list[Diagnosis] = []
         with dispensable("pictures and figures"):
             log.write()
-            write_visuals(folder, figures, config_record)
+            write_visuals(folder, figures, config_record, dispensable)
             diagnosis = diagnosis_of(folder)
         if with_model := finished.stopped != "interrupted":
-            write_model(checkpoints, model, base, settings, template, pairs, figures, config_record, diagnosis)
+            write_model(
+                checkpoints, model, base, settings, template, pairs, figures, config_record, diagnosis, dispensable
+            )
         with dispensable("the report"):
             for stale in (folder.answers_json, folder.answers_xlsx, folder.answers_png):  # of an earlier model
                 stale.unlink(missing_ok=True)
@@ -229,12 +231,17 @@ def _with_learning_rate(
 
 
 def _leave_figures(
-    folder: RunFolder, log: MetricsLog, figures: Summary, config_record: dict[str, Any], pairs: PairTable
+    folder: RunFolder,
+    log: MetricsLog,
+    figures: Summary,
+    config_record: dict[str, Any],
+    pairs: PairTable,
+    dispensable: Dispensable,
 ) -> None:
     """The curves of a run that failed, and the page with their diagnosis."""
     if any(row.tokens for row in log.rows):
         log.write()
-        write_visuals(folder, figures, config_record)
+        write_visuals(folder, figures, config_record, dispensable)
         write_json(folder.findings_json, pairs.to_json())
         report_on(folder)
 

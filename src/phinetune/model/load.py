@@ -72,7 +72,7 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise _does_not_fit(spec, dtype, device) from None
+        raise base_does_not_fit(spec, dtype, device) from None
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {spec} has no end-of-text token.", "Choose another base model.")
     model.requires_grad_(False)
@@ -86,7 +86,8 @@ def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
     )
 
 
-def _does_not_fit(spec: str, dtype: torch.dtype, device: torch.device) -> ModelError:
+def base_does_not_fit(spec: str, dtype: torch.dtype, device: torch.device) -> ModelError:
+    """For a refusal of memory on the way to the first step: how much the weights take, and what to change."""
     weights = ""
     with suppress(ModelError):  # a model whose size is not known here
         weights = f": its weights alone take {find_shape(spec).shape.parameters * dtype.itemsize / 1e9:.1f} GB"

@@ -6,6 +6,8 @@ import ctypes
 import errno
 import gc
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +22,8 @@ _SAID = (
     "out of memory",
     "alloc_failed",
 )
+
+Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -36,6 +40,17 @@ def is_out_of_memory(error: BaseException) -> bool:
                 return True
         cause = cause.__cause__
     return False
+
+
+def try_twice(compute: Callable[[], Result]) -> Result:
+    """`compute()`, and where memory was refused once more, when what the first try held has been given back."""
+    try:
+        return compute()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    return compute()
 
 
 def release_memory() -> None:

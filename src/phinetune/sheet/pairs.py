@@ -31,7 +31,7 @@ from phinetune.sheet.findings import (
 from phinetune.sheet.header import Columns
 from phinetune.sheet.lengths import warn_of_lengths
 from phinetune.sheet.placeholders import is_filler, is_placeholder, warn_of_likely_placeholders
-from phinetune.sheet.read import read_tables
+from phinetune.sheet.read import read_hashed
 from phinetune.sheet.repeats import warn_of_repeats
 from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnknownFormat, UnstoredFormula
 from phinetune.sheet.texts import warn_of_texts
@@ -47,9 +47,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class PairTable:
-    """The pairs of a file, where they come from and what was passed over. Each pair has its place in `sources`."""
+    """The pairs of a file, where they come from and what was passed over. Each pair has its place in `sources`;
+    `sha256` is that of the file as it was read.
+    """
 
     file: str
+    sha256: str
     sheet: str | list[str] | None
     header_row: int | None
     question_column: str
@@ -97,7 +100,8 @@ def find_pairs(
     are found. Raises SheetError when the file, the sheet, a column or every single pair is missing.
     """
     path = Path(path)
-    chosen, warnings = choose_columns(read_tables(path), question=question, answer=answer, sheet=sheet)
+    tables, sha256 = read_hashed(path)
+    chosen, warnings = choose_columns(tables, question=question, answer=answer, sheet=sheet)
     sheets = [columns.table.name for columns in chosen if columns.table.name is not None]
     gaps = [(columns.table.name, gap) for columns in chosen for gap in _gaps(columns)]
     pairs: list[Pair] = []
@@ -121,6 +125,7 @@ def find_pairs(
         raise _no_pairs(path.name, chosen[0], skipped)
     return PairTable(
         file=path.name,
+        sha256=sha256,
         sheet=sheets if len(sheets) > 1 else next(iter(sheets), None),
         header_row=chosen[0].header.row,
         question_column=chosen[0].question_name,

@@ -9,6 +9,7 @@ text ─ {"… or […        ─► records       .json .jsonl
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import zlib
@@ -62,7 +63,12 @@ _READ = (".xml", ".rels", ".bin")  # parts with cells; pictures are not unpacked
 
 
 def read_tables(path: str | Path) -> list[Table]:
-    """Every table of the file that has rows, in the file's order.
+    """Every table of the file that has rows, in the file's order. Raises SheetError as `read_hashed`."""
+    return read_hashed(path)[0]
+
+
+def read_hashed(path: str | Path) -> tuple[list[Table], str]:
+    """Every table of the file that has rows, in the file's order, and the SHA-256 of the bytes they were read from.
 
     Raises SheetError: no such file, not readable, not a table, protected, damaged, too large, or without rows.
     """
@@ -84,7 +90,7 @@ def read_tables(path: str | Path) -> list[Table]:
         )
     for table in tables:
         _refuse_endless(table, path.name)
-    return tables
+    return tables, hashlib.sha256(data).hexdigest()
 
 
 def _refuse_endless(table: Table, file: str) -> None:

@@ -4,6 +4,7 @@ A record is flat, and its names tell what they decide:
 
     model, dtype, pairs, train.learning_rate, ...   the result: a resume must have the same
     data.question, data.limit, ...                  which pairs are found: the pairs themselves are what counts
+    pairs.found                                     them all, before some are held out: another --seed holds out others
     machine.device, machine.torch, ...              rounding: a resume may differ, and says so
 """
 
@@ -17,8 +18,11 @@ from phinetune.settings.explain import pages
 
 _MACHINE = "machine."
 _FINDS_PAIRS = {f"data.{name}" for name in ("question", "answer", "sheet", "limit", "seed", "validation_share")}
+_FINDS_PAIRS |= {"pairs.found"}
+_DIVIDES_PAIRS = {"data.seed", "data.validation_share"}
 _WORDS = {
     "pairs": "contents of the sheet",
+    "pairs.found": "pairs found in the sheet",
     "pairs.train": "pairs to learn from",
     "pairs.validation": "pairs held out",
     "train.examples_per_step": "pairs a step (--batch-size times --grad-accum)",
@@ -36,10 +40,13 @@ def refuse_another_run(before: dict[str, Any], now: dict[str, Any], place: Path)
     telling = [n for n in differing if not n.startswith(_MACHINE) and not (same_pairs and n in _FINDS_PAIRS)]
     if not telling:
         return
+    if "pairs.found" in telling or ("pairs.found" in before and _DIVIDES_PAIRS & set(telling)):
+        telling = [name for name in telling if name != "pairs"]  # said by the others, which tell why
     flags = {page.name: page.flag or f"--set {page.name}" for page in pages()}
     lines = [f"{_WORDS.get(n) or flags.get(n, n)}: {_shown(before[n])} before, {_shown(now[n])} now" for n in telling]
+    listed = "\n  ".join(dict.fromkeys(lines))  # --seed is two settings
     raise AnotherRunError(
-        f"The run in {place} cannot go on, because it was started differently:\n  " + "\n  ".join(lines),
+        f"The run in {place} cannot go on, because it was started differently:\n  {listed}",
         "Use the same sheet and settings as before with --resume. To begin anew, use another --out, or --overwrite, "
         "and without --resume.",
     )
