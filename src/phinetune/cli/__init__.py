@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from phinetune.cli.output import OutputError, reason, watched_output
 from phinetune.errors import PhinetuneError
 
 VERBS = {
@@ -34,7 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries say to programmers; ours are events and errors
-    as_json = "--json" in argv
+    with watched_output():
+        try:
+            try:
+                _main(argv, as_json="--json" in argv)
+            finally:
+                sys.stdout.flush()  # what fails now would otherwise fail in the interpreter's last moments
+        except OutputError as error:
+            if why := reason(error):
+                print(f"Error: The output could not be written: {why}.", file=sys.stderr)
+            sys.exit(1)
+
+
+def _main(argv: list[str], *, as_json: bool) -> None:
     try:
         sys.exit(_app(argv)(argv, prog_name="phinetune", standalone_mode=not as_json))
     except PhinetuneError as error:

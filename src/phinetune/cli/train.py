@@ -10,6 +10,7 @@ import typer
 import phinetune
 from phinetune.cli.interrupt import Interrupt
 from phinetune.cli.options import AS_JSON, setting
+from phinetune.cli.output import go_on_without_output
 from phinetune.cli.render import TrainingPage, print_json
 from phinetune.events import Event
 
@@ -64,6 +65,7 @@ def command(
     runs_with = {name: given.pop(name) for name in _OF_THE_RUN}
     assignments = given.pop("set_") or []
     given.pop("as_json")
+    go_on_without_output()
     with TrainingPage(silent=as_json) as page, Interrupt(page.tell) as interrupt:
 
         def on_event(event: Event) -> None:
