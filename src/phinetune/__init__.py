@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from phinetune.api.comparison import Comparison
     from phinetune.api.diagnose import diagnose
     from phinetune.api.explain import explain
-    from phinetune.api.export import Exported, export_gguf, export_gguf_adapter, merge
+    from phinetune.api.export import export_gguf, export_gguf_adapter
     from phinetune.api.measure import measure_speed
+    from phinetune.api.merge import merge
     from phinetune.api.pack import pack
     from phinetune.api.plan import Plan, plan
+    from phinetune.api.read_back import Exported
     from phinetune.api.report import report
     from phinetune.api.run import Run
     from phinetune.api.serve import serve
@@ -51,10 +53,10 @@ _HOME = {
     "answer_sheet": "phinetune.api.answer",
     "Answered": "phinetune.api.answer",
     "explain": "phinetune.api.explain",
-    "merge": "phinetune.api.export",
+    "merge": "phinetune.api.merge",
     "export_gguf": "phinetune.api.export",
     "export_gguf_adapter": "phinetune.api.export",
-    "Exported": "phinetune.api.export",
+    "Exported": "phinetune.api.read_back",
     "measure_speed": "phinetune.api.measure",
     "pack": "phinetune.api.pack",
     "plan": "phinetune.api.plan",

@@ -14,7 +14,8 @@ import toys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import phinetune
-from phinetune.api import export
+from phinetune.api import export, read_back
+from phinetune.api import merge as merging
 from phinetune.artifacts.quantize import KINDS
 from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.recipe import read_recipe
@@ -144,12 +145,51 @@ def test_several_packings_at_once_with_modelfile_and_page(run, tmp_path):
 
 def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_path, monkeypatch):
     losses = iter([0.5, 0.9] * 2)
-    monkeypatch.setattr(export, "mean_loss", lambda *_: next(losses))
-    with pytest.raises(ModelError, match=r"0\.900 instead of 0\.500. It was removed"):
+    for module in (export, merging, read_back):
+        monkeypatch.setattr(module, "mean_loss", lambda *_: next(losses))
+    with pytest.raises(ModelError, match=r"0\.900 instead of 0\.500. What was written is removed"):
         phinetune.merge(run, tmp_path / "merged")
     with pytest.raises(ModelError, match="does not say what the adapter says"):
         phinetune.export_gguf(run, tmp_path / "t.gguf")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_packings_none_is_left_when_one_fails(run, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.5, 0.9])
+    for module in (export, read_back):
+        monkeypatch.setattr(module, "mean_loss", lambda *_: next(losses))
+    with pytest.raises(ModelError, match="in q8_0 does not say what the adapter says"):
+        phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["f16", "q8_0"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("broken", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("verb", [phinetune.export_gguf, phinetune.merge])
+def test_what_ends_an_export_leaves_nothing_of_it(toy_run, tmp_path, monkeypatch, broken, verb):
+    def fail(*_):
+        raise broken
+
+    monkeypatch.setattr(export, "load_base", fail)
+    monkeypatch.setattr(merging, "load_base", fail)
+    with pytest.raises(broken):
+        verb(toy_run, tmp_path / "t.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_an_adapter_of_a_model_with_more_or_fewer_layers_is_refused_and_nothing_written(toy_run, tmp_path, layers):
+    other = str(toys.save(tmp_path / "other", toys.phi(num_hidden_layers=layers)))
+    out = tmp_path / "out"
+    exports = [
+        lambda: phinetune.export_gguf(toy_run, out / "x.gguf", model=other, check=False),
+        lambda: phinetune.export_gguf(toy_run, out / "x.gguf", model=other, quantize=["f16", "q8_0"]),
+        lambda: phinetune.export_gguf_adapter(toy_run, out / "x.gguf", model=other),
+        lambda: phinetune.merge(toy_run, out, model=other),
+    ]
+    for write in exports:
+        with pytest.raises(ModelError, match=r"does not fit this base model: .*model\.layers\.\d"):
+            write()
+        assert not out.exists()
 
 
 def test_a_link_out_of_the_model_folder_is_not_copied_into_a_merged_one(run, tmp_path):

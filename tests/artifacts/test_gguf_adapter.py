@@ -75,6 +75,11 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path):
     assert "down_proj.lora_A.weight: the base model, of the kind phi, has no such layer" in refused(shape=other)
     fewer = read_shape(toys.llama(num_hidden_layers=1).config.to_dict(), "toy")
     assert "model.layers.1." in refused(shape=fewer)
+    more = read_shape(toys.llama(num_hidden_layers=3).config.to_dict(), "toy")
+    assert "model.layers.2.mlp.down_proj: it has nothing for this layer" in refused(shape=more)
+    config.target_modules = {"q_proj", "k_proj"}
+    assert "down_proj: its configuration does not name it" in refused()
+    config.target_modules = {"q_proj", "k_proj", "down_proj"}
     assert "its other half is missing" in refused({n: w for n, w in weights.items() if n != first})
     assert "beside a layer of" in refused(weights | {first: torch.zeros(4, 7)})
     assert "not finite" in refused(weights | {first: weights[first] * torch.inf})

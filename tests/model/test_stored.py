@@ -8,6 +8,7 @@ import pytest
 import torch
 import toys
 
+from phinetune.errors import ModelError
 from phinetune.model import lora
 from phinetune.model.merge import merged_tensors
 from phinetune.model.stored import stored_model
@@ -53,5 +54,13 @@ def test_what_is_not_plain_is_left_to_loading_it_whole(tmp_path):
     assert stored_model(tmp_path / "base", tmp_path / "adapter") is None
     config.write_text(json.dumps(json.loads(config.read_text()) | {"use_rslora": False}))
     assert stored_model(tmp_path / "base", tmp_path / "adapter") is not None
-    _adapter(toys.llama(), tmp_path / "other")
-    assert stored_model(tmp_path / "base", tmp_path / "other") is None
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: toys.phi(num_hidden_layers=1), lambda: toys.phi(num_hidden_layers=3), toys.llama]
+)
+def test_an_adapter_of_another_model_is_refused_though_each_of_its_weights_has_a_place(make, tmp_path):
+    toys.save(tmp_path / "base", toys.phi())
+    _adapter(make(), tmp_path / "other")
+    with pytest.raises(ModelError, match="does not fit this base model|another kind of model"):
+        stored_model(tmp_path / "base", tmp_path / "other")

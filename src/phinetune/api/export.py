@@ -1,109 +1,41 @@
-"""`merge()` and `export_gguf()`: the tuned model in the forms that other programs run, read back and measured."""
+"""`export_gguf()` and `export_gguf_adapter()`: the tuned model as .gguf files, read back and measured."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from phinetune.api.ask import TunedModel, is_merged, open_exactly
+from phinetune.api.read_back import Exported, measure, megabytes, refuse_if_wrong
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
-from phinetune.artifacts.merge import require_space, write_merged
+from phinetune.artifacts.merge import require_space
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.artifacts.quantize import check_kind
-from phinetune.errors import ModelError, RunError, SettingsError
+from phinetune.errors import RunError, SettingsError
 from phinetune.model.adapter_config import read_adapter_config
-from phinetune.model.device import DTYPES, dtype_name, keep_freed_memory, pick_device, pick_dtype
+from phinetune.model.device import keep_freed_memory, pick_device
 from phinetune.model.find_shape import KNOWN, find_shape
-from phinetune.model.folder import damage_in, read_json
+from phinetune.model.folder import damage_in
 from phinetune.model.load import find, known_license, load_base
 from phinetune.model.lora import read_weights
 from phinetune.model.merge import merged_tensors
 from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
-from phinetune.run_folder import RECIPE, RunFolder, find_model, require_own, write_text
-from phinetune.sheet.kept import kept_pairs
-from phinetune.tokens.encode import Example
+from phinetune.run_folder import find_model, together, write_text
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.agreement import judge, mean_loss, probes
+from phinetune.use.agreement import mean_loss
 
-_MOST_PAIRS = 64  # held-out ones that a written form is measured with
 _ADAPTER_KINDS = ("f16", "f32")
 _OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
 OnProgress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, or
-    the model's own greedy answers to a few questions where the run kept none; None where they were not measured.
-    """
-
-    path: Path
-    kind: str
-    megabytes: float
-    adapter_loss: float | None
-    loss: float | None
-    measured_on: str
-
-
-def merge(
-    run: Run | str | Path,
-    to: str | Path = "merged",
-    *,
-    model: str | None = None,
-    dtype: str = "auto",
-    allow_bin: bool = False,
-    on_progress: OnProgress = lambda *_: None,
-) -> Exported:
-    """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
-
-    `dtype` is bf16, fp16 or fp32; auto is that of the base model's files, and of a packed .gguf file the one that this
-    machine computes models in. `model` is where the base model is now, if it has moved. Raises RunError when `to` is
-    there already or the disk is too small, and ModelError when the merged model does not say what the adapter says.
-    """
-    folder = Path(to)
-    if dtype not in ("auto", *DTYPES):
-        raise SettingsError(f"There is no number format called {dtype}.", "Choose auto, bf16, fp16 or fp32.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already.", "Choose another place with --to, or remove it first.")
-    source = find_model(run.folder.root if isinstance(run, Run) else run)
-    if is_merged(source):
-        raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
-    tuned = open_exactly(run, model, allow_bin)
-    base = tuned.model.get_base_model()
-    wanted = number_format(find(model or read_recipe(source).base_model), dtype)
-    companions = [file for file in sorted(source.iterdir()) if _goes_along(file)]
-    for file in companions:
-        require_own(file, source)
-    examples, adapter_loss, on = _measure(tuned, run)
-    write_merged(
-        folder,
-        merged_tensors(tuned.model),
-        type(base).__name__,
-        base.config,
-        base.generation_config,
-        replace(read_recipe(source), base_model=str(folder.resolve())),
-        companions,
-        wanted,
-        lambda done, total: on_progress("merging", done, total),
-    )
-    measured_in = base.dtype
-    del base, tuned  # one model in memory at a time
-    merged = load_base(str(folder), measured_in, pick_device("cpu")).model  # fp16 is too short to compute in
-    kind = dtype_name(wanted)
-    exported = Exported(folder, kind, _megabytes(folder), adapter_loss, mean_loss(merged, examples), on)
-    _refuse_if_wrong(exported, measured_in)
-    return exported
 
 
 def export_gguf(
@@ -121,8 +53,8 @@ def export_gguf(
     `to` is the file; with several kinds, or when left out, the kind is put before .gguf. Beside each stand a Modelfile
     for Ollama and a page with the commands. The weights are read, merged and packed one at a time; `check` then loads
     the model and every file to compare them, which needs the memory of one. Raises SettingsError for an unknown kind,
-    ModelError for an architecture that cannot be written or a file that does not say what the adapter says, RunError
-    when a file is there already or the disk is too small.
+    ModelError for an architecture that cannot be written, an adapter of another model, or a file that does not say what
+    the adapter says, RunError when a file is there already or the disk is too small. Then no file is left.
     """
     kinds = [check_kind(kind) for kind in quantize]
     paths = [_gguf_path(Path(to) if to is not None else None, kind, len(kinds)) for kind in kinds]
@@ -141,21 +73,24 @@ def export_gguf(
     facts = _facts(recipe, _base_name(source))
     require_space(paths[0], sum(file_bytes(kind, stored.tensors, stored.config) for kind in kinds))
     keep_freed_memory()  # every weight takes buffers of the same sizes
-    for kind, path in zip(kinds, paths, strict=True):
-        write_gguf(
-            path,
-            kind,
-            stored.tensors,
-            stored.config,
-            stored.tokenizer,
-            facts,
-            lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
-        )
-        _write_companions(path, recipe, stored.tokenizer, stored.config.max_position_embeddings)
-    if not check:
-        return [Exported(path, kind, _megabytes(path), None, None, "") for kind, path in zip(kinds, paths, strict=True)]
-    del stored
-    return _read_back(run, model, allow_bin, kinds, paths)
+    with together() as written:
+        for kind, path in zip(kinds, paths, strict=True):
+            written.append(path)
+            write_gguf(
+                path,
+                kind,
+                stored.tensors,
+                stored.config,
+                stored.tokenizer,
+                facts,
+                lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
+            )
+            written += _companions(path)
+            _write_companions(path, recipe, stored.tokenizer, stored.config.max_position_embeddings)
+        if check:
+            del stored
+            return _read_back(run, model, allow_bin, kinds, paths)
+    return [Exported(path, kind, megabytes(path), None, None, "") for kind, path in zip(kinds, paths, strict=True)]
 
 
 def _read_back(
@@ -163,15 +98,15 @@ def _read_back(
 ) -> list[Exported]:
     """Every file as llama.cpp would compute it, beside the adapter; one model in memory at a time."""
     tuned = open_exactly(run, model, allow_bin)
-    examples, adapter_loss, on = _measure(tuned, run)
+    examples, adapter_loss, on = measure(tuned, run)
     compute = _whole(tuned).dtype
     del tuned
     written = []
     for kind, path in zip(kinds, paths, strict=True):
         read_back = load_base(str(path), compute, pick_device("cpu")).model
-        written.append(Exported(path, kind, _megabytes(path), adapter_loss, mean_loss(read_back, examples), on))
+        written.append(Exported(path, kind, megabytes(path), adapter_loss, mean_loss(read_back, examples), on))
         del read_back
-        _refuse_if_wrong(written[-1], compute)
+        refuse_if_wrong(written[-1], compute)
     return written
 
 
@@ -201,11 +136,14 @@ def export_gguf_adapter(
     base = model or recipe.base_model
     shape = find_shape(base, download_config=base not in KNOWN).shape
     facts = _facts(recipe, _base_name(source))
-    write_gguf_adapter(path, config, read_weights(source, allow_bin=allow_bin), shape, facts, kind)
     own = Path(base).name if base.endswith(".gguf") and Path(base).name.isprintable() else "BASE.gguf"
     with damage_in(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
-    _write_companions(path, recipe, tokenizer, recipe.max_length + recipe.max_new_tokens, base=own)
+    with together() as written:
+        written.append(path)
+        write_gguf_adapter(path, config, read_weights(source, allow_bin=allow_bin), shape, facts, kind)
+        written += _companions(path)
+        _write_companions(path, recipe, tokenizer, recipe.max_length + recipe.max_new_tokens, base=own)
     return path
 
 
@@ -227,52 +165,6 @@ def _base_name(source: Path) -> str:
 def _whole(tuned: TunedModel) -> PreTrainedModel:
     model: PreTrainedModel = tuned.model.get_base_model() if tuned.has_base else tuned.model
     return model
-
-
-def number_format(base: Path, wanted: str) -> torch.dtype:
-    """What the merged weights are written in, with `auto` as the folder or file of the base model decides."""
-    if wanted == "auto" and base.is_dir():
-        config = read_json(base / "config.json")
-        stored = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
-        wanted = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(stored, "auto")
-    return pick_dtype(torch.device("cpu"), wanted)
-
-
-def _measure(tuned: TunedModel, run: Run | str | Path) -> tuple[list[Example], float, str]:
-    """What every form is measured with, the adapter's loss on it, and what it is."""
-    model = find_model(run.folder.root if isinstance(run, Run) else run)
-    kept = kept_pairs(RunFolder(model.resolve().parent).pairs)
-    if kept is not None and kept.validation:
-        examples, what = tuned.encoder.examples(kept.validation[:_MOST_PAIRS]), "held-out pairs"
-    else:
-        examples, what = probes(tuned.model, tuned.encoder), "the model's own answers"
-    return examples, mean_loss(tuned.model, examples), what
-
-
-def _refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
-    """Raises ModelError, and removes the files, when a form says something else than the adapter.
-
-    `measured_in` is the number format that the adapter's loss was computed in: it rounds too.
-    """
-    if exported.adapter_loss is None:
-        return
-    if judge(exported.kind, exported.loss, exported.adapter_loss, measured_in).kept is not False:
-        return
-    if exported.path.is_dir():
-        shutil.rmtree(exported.path)
-    else:
-        for file in (exported.path, *_companions(exported.path)):
-            file.unlink(missing_ok=True)
-    raise ModelError(
-        f"The exported model in {exported.kind} does not say what the adapter says: the loss on "
-        f"{exported.measured_on} is {exported.loss:.3f} instead of {exported.adapter_loss:.3f}. It was removed.",
-        "This is a fault of phinetune or of the base model's files, not of yours. Try --dtype fp32 or another kind.",
-    )
-
-
-def _goes_along(file: Path) -> bool:
-    """Tokenizer and card go into a merged folder; the adapter does not, nor what says that there is one."""
-    return file.is_file() and not file.name.startswith("adapter_") and file.name != RECIPE
 
 
 def _gguf_path(to: Path | None, kind: str, count: int) -> Path:
@@ -305,8 +197,3 @@ def _write_companions(path: Path, recipe: Recipe, tokenizer: Any, context: int, 
     ollama, page = _companions(path)
     write_text(ollama, modelfile(use))
     write_text(page, how_to(use, "my-model"))
-
-
-def _megabytes(path: Path) -> float:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files) / 1e6

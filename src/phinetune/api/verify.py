@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 
 from phinetune.api.ask import TunedModel, open_exactly, open_model
-from phinetune.api.export import number_format
+from phinetune.api.merge import number_format
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
 from phinetune.artifacts.quantize import kind_of_file

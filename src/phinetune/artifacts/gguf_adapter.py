@@ -16,6 +16,7 @@ from pathlib import Path
 import gguf
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from phinetune.artifacts.gguf import GgufFacts, add_facts, architecture_of
@@ -27,6 +28,7 @@ from phinetune.run_folder import atomic_file
 
 _FORMATS = {"f16": torch.float16, "f32": torch.float32}
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_PREFIX = "base_model.model."
 _LAYER = re.compile(r"base_model\.model\.(model\.layers\.(\d{1,6})\.\w+\.(\w+))")
 
 
@@ -72,7 +74,8 @@ def write_gguf_adapter(
 def _modules(config: LoraConfig, weights: Mapping[str, torch.Tensor], shape: ModelShape) -> dict[str, str]:
     """The layers that the adapter changes: what its file calls each, and what transformers does.
 
-    Raises ModelError unless A and B of every layer have the sizes that the base model's layer asks for.
+    Raises ModelError unless they are the layers that its configuration names in the base model, one for one, and A
+    and B of each have the sizes that this layer asks for.
     """
     if config.use_dora:
         raise ModelError(
@@ -97,12 +100,27 @@ def _modules(config: LoraConfig, weights: Mapping[str, torch.Tensor], shape: Mod
         modules[module] = match[1]
     if not modules:
         raise ModelError("The adapter changes no layer.", "Copy it again from where it was trained.")
+    if differing := sorted(modules.keys() ^ _named(config, shape)):
+        unnamed = differing[0] in modules
+        raise _does_not_fit(
+            differing[0], "its configuration does not name it" if unnamed else "it has nothing for this layer"
+        )
     return modules
+
+
+def _named(config: LoraConfig, shape: ModelShape) -> set[str]:
+    """What the adapter's file has to call the layers that its configuration names in this base model."""
+    layers = [
+        f"model.layers.{number}.{'self_attn' if layer.is_attention else 'mlp'}.{layer.name}"
+        for number in range(shape.layers)
+        for layer in shape.linear_layers()
+    ]
+    return {_PREFIX + layer for layer in layers if check_target_module_exists(config, layer)}
 
 
 def _does_not_fit(name: str, why: str) -> ModelError:
     return ModelError(
-        f"The adapter does not fit this base model: {name.removeprefix('base_model.model.')[:100]}: {why}.",
+        f"The adapter does not fit this base model: {name.removeprefix(_PREFIX)[:100]}: {why}.",
         "Use the base model it was trained on; its name stands in adapter_config.json.",
     )
 

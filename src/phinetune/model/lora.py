@@ -115,6 +115,12 @@ def load_weights(model: PeftModel, folder: Path, *, allow_bin: bool = False) -> 
 
 
 def _put(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    _check(model, folder, weights)
+    put_weights(model, weights)
+
+
+def _check(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """The weights are those of the model's adapter, every one of them, and numbers."""
     if differing := _differences(_weights(model), weights):
         raise ModelError(
             f"The adapter in {folder} does not fit this base model: {differing}.",
@@ -125,7 +131,6 @@ def _put(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor]) -> No
             f"The adapter in {folder} has numbers that are not finite in {_short(infinite)}.",
             "It is damaged, or its training went wrong: train again with a lower learning rate.",
         )
-    put_weights(model, weights)
 
 
 def copy_weights(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -152,6 +157,22 @@ def _check_ranks(folder: Path, config: LoraConfig, weights: dict[str, torch.Tens
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = False) -> PeftModel:
     """The model with the saved adapter of `folder`, for inference; see `read_weights` for `allow_bin`."""
+    adapted, weights = _attach_saved(model, folder, allow_bin)
+    put_weights(adapted, weights)
+    return adapted.eval()
+
+
+def fitting_weights(model: PreTrainedModel, folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Tensor]:
+    """The adapter's tensors, once it is seen that the model has just the layers that its configuration names.
+
+    The model may be without memory of its own (on the device meta); it gets an adapter of that configuration. Raises
+    ModelError for an adapter of another model, or of more or fewer layers, and as `read_weights`.
+    """
+    return _attach_saved(model, folder, allow_bin)[1]
+
+
+def _attach_saved(model: PreTrainedModel, folder: Path, allow_bin: bool) -> tuple[PeftModel, dict[str, torch.Tensor]]:
+    """The model with a fresh adapter of the saved configuration, and the saved weights, which fit into it."""
     config = read_adapter_config(folder)
     weights = read_weights(folder, allow_bin=allow_bin)
     _check_ranks(folder, config, weights)
@@ -164,8 +185,8 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = Fals
         )
     model.name_or_path = config.base_model_name_or_path or ""
     adapted = get_peft_model(model, config)
-    _put(adapted, folder, weights)
-    return adapted.eval()
+    _check(adapted, folder, weights)
+    return adapted, weights
 
 
 def read_weights(folder: Path, *, allow_bin: bool = False) -> dict[str, torch.Tensor]:

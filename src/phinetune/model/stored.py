@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from phinetune.errors import ModelError
 from phinetune.model.adapter_config import read_adapter_config
@@ -27,10 +27,11 @@ from phinetune.model.gguf_config import read_config, refuse_absurd
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
 from phinetune.model.load import folder_config
-from phinetune.model.lora import read_weights
+from phinetune.model.lora import fitting_weights
 from phinetune.model.merge import MergedTensor, Rows, with_adapter
 
 _PREFIX = "base_model.model."
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 # The number formats of the safetensors files that models come in.
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -48,7 +49,8 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
     """The model in the folder or .gguf file `path`, with the adapter of the folder `adapter` in it.
 
     None where its files do not name the weights as transformers does, or the adapter is of a kind that is not merged
-    here: then it has to be loaded whole. Raises ModelError for an adapter that cannot be read.
+    here: then it has to be loaded whole. Raises ModelError for an adapter that cannot be read, or whose layers are not
+    those that its configuration names in this model, one for one.
     """
     if path.is_file():
         file = open_gguf(path)
@@ -64,7 +66,7 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
         model = AutoModelForCausalLM.from_config(config)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = stored_weights(path, model) if path.is_file() else _in_folder(path, shapes)
-    changes = {} if adapter is None else _changes(adapter, allow_bin)
+    changes = {} if adapter is None else _changes(model, adapter, allow_bin)
     if weights is None or changes is None or not all(_fits(shapes.get(name), *changes[name]) for name in changes):
         return None
     tensors = [
@@ -111,29 +113,28 @@ def _reader(file: Path, entry: dict[str, Any], begin: int) -> Rows:
     return rows
 
 
-def _changes(adapter: Path, allow_bin: bool) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]] | None:
-    """(A, B, scaling) by the parameter that they change; None for an adapter that is more than plain LoRA."""
+def _changes(
+    model: PreTrainedModel, adapter: Path, allow_bin: bool
+) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]] | None:
+    """(A, B, scaling) by the parameter that they change; None for an adapter that is more than plain LoRA.
+
+    `model` is the base model on the device meta, which gets the adapter.
+    """
     config = read_adapter_config(adapter)
     if config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern:
         return None
-    weights = read_weights(adapter, allow_bin=allow_bin)
-    scaling = config.lora_alpha / config.r
-    downs = {name: weight for name, weight in weights.items() if name.endswith(".lora_A.weight")}
-    if len(weights) != 2 * len(downs) or not all(_up(name) in weights for name in downs):
-        return None
+    weights = fitting_weights(model, adapter, allow_bin=allow_bin)
     return {
-        f"{name.removeprefix(_PREFIX).removesuffix('.lora_A.weight')}.weight": (
+        f"{name.removeprefix(_PREFIX).removesuffix(_DOWN)}.weight": (
             down.float(),
-            weights[_up(name)].float(),
-            scaling,
+            weights[name.removesuffix(_DOWN) + _UP].float(),
+            config.lora_alpha / config.r,
         )
-        for name, down in downs.items()
+        for name, down in weights.items()
+        if name.endswith(_DOWN)
     }
 
 
 def _fits(shape: tuple[int, ...] | None, down: torch.Tensor, up: torch.Tensor, _scaling: float) -> bool:
-    return down.ndim == up.ndim == 2 and len(down) == up.shape[1] and shape == (len(up), down.shape[1])
-
-
-def _up(down: str) -> str:
-    return down.replace(".lora_A.", ".lora_B.")
+    """Whether a parameter of this shape is W of W + s B A: not one that the model ties to another or keeps turned."""
+    return shape == (len(up), down.shape[1])

@@ -80,6 +80,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def together() -> Iterator[list[Path]]:
+    """A list for the files and folders that the block writes: unless it ends without an error, all are removed."""
+    written: list[Path] = []
+    try:
+        yield written
+    except BaseException:
+        for path in written:
+            if path.is_dir():
+                discard(path)
+            else:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it becomes `path` when the block ends without an error.
 
