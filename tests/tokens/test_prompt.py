@@ -65,6 +65,15 @@ def test_an_answer_ends_where_the_model_opens_a_next_question():
     assert PromptTemplate("Q {question} A {answer} END").clean_answer(" yes END") == "yes"
 
 
+def test_an_answer_ends_at_what_the_template_has_behind_it_unless_that_may_stand_within_an_answer():
+    marked = PromptTemplate("User: {question}\nBot: {answer}\n[end]\n")
+    assert marked.stop_strings() == ["User:", "\n[end]"]
+    assert marked.clean_answer(" One.\nTwo.\n[end]\nmore") == "One.\nTwo."
+    for tail in ("", "\n", '"', "."):
+        assert PromptTemplate(f"{{question}}\n{{answer}}{tail}").stop_strings() == []
+    assert PromptTemplate('Q: {question}\nA: "{answer}"').clean_answer('The "Boat" sails."') == 'The "Boat" sails.'
+
+
 def test_line_breaks_typed_in_a_shell_are_understood():
     assert unescape(r"User: {question}\nAssistant:\t{answer}") == "User: {question}\nAssistant:\t{answer}"
 

@@ -97,6 +97,18 @@ def test_text_that_may_become_a_stop_string_is_held_back():
         writing.add(token)
     assert writing.ended
     assert writing.answer() == "Yes."
+    assert writing.end == "next question"
+
+
+def test_writing_ends_at_what_the_template_has_behind_an_answer():
+    encoder = Encoder(toys.tokenizer(), PromptTemplate("{question}\n{answer}\n[end]"), 512)
+    writing = _Writing(encoder)
+    for token in encoder.tokenizer("Yes.\n[end").input_ids:
+        writing.add(token)
+    assert (writing.settled_text(), writing.ended) == ("Yes.", False)
+    for token in encoder.tokenizer("] and").input_ids:
+        writing.add(token)
+    assert (writing.settled_text(), writing.answer(), writing.end) == ("Yes.", "Yes.", "end-of-text")
 
 
 def test_half_a_character_is_not_shown():

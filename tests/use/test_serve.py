@@ -17,11 +17,13 @@ import toys
 
 import phinetune
 from phinetune.errors import ModelError, RunError, SettingsError
+from phinetune.settings import DEFAULT_TEMPLATE
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.serve import chat_template
+from phinetune.use.serve import chat_template, stops
 
 pytest.importorskip("xllamacpp")
 QUESTION = toys.PAIRS[1][0]
+MARK = " the lighthouse."  # in the answer to it
 
 
 def _post(server_address, what, body, key=None):
@@ -57,6 +59,56 @@ def test_it_answers_as_the_tuned_model_with_the_training_prompt_applied(toy_run)
         plain = {"prompt": PromptTemplate().prompt(QUESTION), "temperature": 0, "max_tokens": 30}
         completion = json.loads(_post(server.address, "/v1/completions", plain))
         assert completion["choices"][0]["text"].strip() == expected
+
+
+@pytest.fixture
+def short_run(toy_run, tmp_path):
+    """The run with a template that ends an answer with a mark, and answers of a few tokens."""
+    copy = shutil.copytree(toy_run.folder.root, tmp_path / "short", ignore=shutil.ignore_patterns(".served"))
+    changes = {"template": f"{DEFAULT_TEMPLATE}{MARK}", "max_new_tokens": 6}
+    recipe = json.loads((copy / "model" / "phinetune.json").read_text()) | changes
+    (copy / "model" / "phinetune.json").write_text(json.dumps(recipe))
+    return copy
+
+
+def _pieces(streamed, text):
+    lines = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+    return "".join(text(line["choices"][0]) or "" for line in lines if line["choices"])
+
+
+def test_it_ends_an_answer_as_ask_does_and_a_request_may_name_another_length_or_end(short_run):
+    short, whole = (phinetune.ask(short_run, QUESTION, max_new_tokens=tokens) for tokens in (None, 40))
+    assert len(short) < len(whole)
+    assert whole + MARK == toys.PAIRS[1][1]
+    with phinetune.serve(short_run) as server:
+        for expected, options in ((short, {}), (whole, {"max_tokens": 40}), (whole, {"max_completion_tokens": 40})):
+            messages = {"messages": [{"role": "user", "content": QUESTION}]} | options
+            assert _post_answer(server.address, messages) == expected
+            streamed = _post(server.address, "/v1/chat/completions", messages | {"stream": True})
+            assert _pieces(streamed, lambda choice: choice["delta"].get("content")) == expected
+            plain = {"prompt": PromptTemplate().prompt(QUESTION)} | options
+            completion = json.loads(_post(server.address, "/v1/completions", plain))
+            assert completion["choices"][0]["text"] == f" {expected}"
+            streamed = _post(server.address, "/v1/completions", plain | {"stream": True})
+            assert _pieces(streamed, lambda choice: choice["text"]) == f" {expected}"
+        cut = _post_answer(server.address, messages | {"stop": ["Tibb"]})
+        assert cut == whole.partition("Tibb")[0]
+
+
+def test_what_a_request_leaves_open_is_sampled_as_ask_does(toy_run):
+    with phinetune.serve(toy_run) as server:
+        about = json.loads(_post(server.address, "/completion", {"prompt": "?", "n_predict": 1}))["generation_settings"]
+        own = {"prompt": "?", "n_predict": 1, "top_k": 7, "min_p": 0.5, "repeat_penalty": 1.5}
+        wished = json.loads(_post(server.address, "/completion", own))["generation_settings"]
+    assert (about["top_k"], about["min_p"], about["repeat_penalty"], about["temperature"]) == (0, 0, 1, 0)
+    order = [sampler for sampler in about["samplers"] if sampler in ("temperature", "top_p")]
+    assert order == ["temperature", "top_p"]  # as in generate.choose
+    assert (wished["top_k"], wished["min_p"], wished["repeat_penalty"]) == (7, 0.5, 1.5)
+
+
+def test_blank_lines_before_what_ends_an_answer_are_left_out():
+    assert "\n\n### Question:" in stops(PromptTemplate())
+    assert stops(PromptTemplate("{question}\t{answer}")) == []
 
 
 def test_openais_own_client_talks_to_it(toy_run):

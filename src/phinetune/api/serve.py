@@ -63,6 +63,7 @@ def serve(
         at_once=at_once,
         temperature=recipe.temperature,
         top_p=recipe.top_p,
+        max_new_tokens=recipe.max_new_tokens,
         adapter=lora,
         log=log,
     )

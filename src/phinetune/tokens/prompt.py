@@ -17,6 +17,7 @@ from phinetune.errors import SettingsError
 from phinetune.settings import DEFAULT_TEMPLATE
 
 _LONGEST_SHOWN = 500  # characters of a template in a message
+_SHORTEST_MARK = 3  # characters of a tail that ends an answer: a full stop or a quotation mark may stand within one
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
@@ -58,10 +59,20 @@ class PromptTemplate:
         blanks = self._head[len(self._head.rstrip(" ")) :]
         return blanks + answer + self.tail
 
+    @property
+    def opening(self) -> str:
+        """What opens a next question, where the base model, which never learned to stop, rambles on. "" for nothing."""
+        return self._head.partition("{question}")[0].strip()
+
+    @property
+    def mark(self) -> str:
+        """What the model writes behind every answer, end-of-text aside, blanks before it included. "" for nothing."""
+        mark = self.tail.rstrip()
+        return mark if len(mark) >= _SHORTEST_MARK else ""
+
     def stop_strings(self) -> list[str]:
-        """Texts that open a next question: where the base model, which never learned to stop, rambles on."""
-        opening = self._head.partition("{question}")[0].strip()
-        return [opening] if opening else []
+        """Texts that end an answer wherever they stand."""
+        return [text for text in (self.opening, self.mark) if text]
 
     def clean_answer(self, text: str) -> str:
         """The answer within generated text: up to the first stop string, trimmed."""

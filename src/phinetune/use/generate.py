@@ -1,7 +1,7 @@
 """Questions -> answers, streamed one at a time or batched by length.
 
-The prompt is the training prompt, token for token. Writing stops at end-of-text, at the longest allowed answer,
-or where the model opens a next question of its own, as an untuned base model does.
+The prompt is the training prompt, token for token. Writing stops at end-of-text, at what the template has behind an
+answer, at the longest allowed answer, or where the model opens a next question of its own, as an untuned base model does.
 """
 
 from __future__ import annotations
@@ -108,8 +108,11 @@ class _Writing:
             self.end = "end-of-text"
             return
         self.tokens.append(token)
-        if any(stop in self._text() for stop in self.encoder.template.stop_strings()):
+        text, template = self._text(), self.encoder.template
+        if template.opening and template.opening in text:
             self.end = "next question"
+        elif template.mark and template.mark in text:
+            self.end = "end-of-text"
 
     def written(self) -> Written:
         return Written(self.answer(), len(self.tokens), self.end)

@@ -28,6 +28,9 @@ _LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 t
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
+_SAMPLERS = (
+    "penalties;dry;top_n_sigma;top_k;typ_p;temperature;top_p;min_p;xtc"  # temperature first, as in generate.choose
+)
 _QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with its tokens and its speed
 
 
@@ -35,6 +38,7 @@ _QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with it
 class Serving:
     """Where and how to serve. Port 0 takes any that is free; without a key anyone who reaches the port may ask.
 
+    `temperature`, `top_p` and `max_new_tokens` are for requests that do not name their own.
     `log`: llama.cpp says on standard error what it does, never what was asked or answered.
     """
 
@@ -46,6 +50,7 @@ class Serving:
     at_once: int
     temperature: float
     top_p: float
+    max_new_tokens: int
     adapter: Path | None = None
     log: bool = False
 
@@ -87,8 +92,7 @@ class ModelServer:
         # An answer is text: nothing in it is taken for a thought or the call of a tool. The blank that it begins with,
         # which belongs to its first token (see tokens/prompt.py), is left out in this way too.
         settings.force_pure_content_parser = True
-        # Where a request does not say; llama.cpp's own are 0.8 and 0.95.
-        settings.sampling.temp, settings.sampling.top_p = serving.temperature, serving.top_p
+        _answer_as_asked(settings, template, serving)
         if serving.adapter is not None:
             settings.lora_adapters = [_adapter(xllamacpp, serving.adapter)]
         settings.verbosity, settings.warmup = _TELLING if serving.log else _QUIET, False
@@ -155,6 +159,20 @@ def chat_template(template: PromptTemplate) -> str:
     """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated."""
     quoted = (json.dumps(part, ensure_ascii=False) for part in template.prompt("\0").split("\0"))
     return "{{ messages[-1]['content'] }}".join("{{ " + part + " }}" for part in quoted)
+
+
+def _answer_as_asked(settings: Any, template: PromptTemplate, serving: Serving) -> None:
+    """What holds where a request does not say: the sampling, the length and the end of an answer of `ask`."""
+    sampling = settings.sampling
+    sampling.temp, sampling.top_p = serving.temperature, serving.top_p
+    sampling.top_k, sampling.min_p, sampling.penalty_repeat = 0, 0.0, 1.0  # off
+    sampling.samplers = _SAMPLERS
+    settings.n_predict, settings.antiprompt = serving.max_new_tokens, stops(template)
+
+
+def stops(template: PromptTemplate) -> list[str]:
+    """The texts that end an answer, with the blank lines before them: they would stand at its end."""
+    return [f"{blank}{stop}" for stop in template.stop_strings() for blank in ("", "\n", "\n\n")]
 
 
 def _adapter(xllamacpp: Any, file: Path) -> Any:
