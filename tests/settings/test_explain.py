@@ -67,10 +67,40 @@ def _plain(value) -> str:
         ("steps", ["train.warmup_steps", "train.eval_steps", "train.save_steps"]),
         ("generate", ["generate.temperature", "generate.top_p", "generate.max_new_tokens", "generate.seed"]),
         ("model", ["model"]),
+        ("early stopping", ["train.patience"]),
+        ("mixed precision", ["train.dtype"]),
+        ("Mixed Precision (FP16)", ["train.dtype"]),
+        ("fp16", ["train.dtype"]),
+        ("quantization", ["train.dtype"]),
+        ("gradient accumulation", ["train.grad_accum"]),
+        ("effective batch size", ["train.batch_size", "train.grad_accum"]),
+        ("scheduler", ["train.learning_rate", "train.warmup_steps"]),
+        ("optimizer", ["train.learning_rate", "train.weight_decay"]),
+        ("warmup", ["train.warmup_steps"]),
+        ("warmup steps", ["train.warmup_steps"]),
+        ("batch size", ["train.batch_size"]),
+        ("weight decay", ["train.weight_decay"]),
+        ("dropout", ["lora.dropout"]),
+        ("LoRA alpha", ["lora.alpha"]),
+        ("LoRA Rank (r)", ["lora.r"]),
+        ("alpha", ["lora.alpha"]),
+        ("target modules", ["lora.target_modules"]),
+        ("epochs", ["train.epochs"]),
+        ("number of epochs", ["train.epochs"]),
+        ("max sequence length", ["data.max_length"]),
+        ("gradient clipping", ["train.max_grad_norm"]),
+        ("gradient checkpointing", ["train.gradient_checkpointing"]),
     ],
 )
 def test_a_setting_is_found_by_any_name_a_person_may_use(asked, found):
     assert [page.name for page in find(asked)] == found
+
+
+def test_no_other_name_hides_a_setting_that_is_called_so():
+    ends = {page.name.rpartition(".")[2] for page in pages()} | set(SHORT_NAMES)
+    others = [other for page in pages() for other in page.also]
+    assert len(others) > 50
+    assert not {other.lower().replace(" ", "_") for other in others} & ends
 
 
 @pytest.mark.parametrize("short", SHORT_NAMES)
@@ -79,7 +109,13 @@ def test_every_flag_leads_to_its_setting(short):
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"), [("dropuot", "lora.dropout"), ("lerning_rate", "train.learning_rate"), ("epoch s", "epochs")]
+    ("asked", "meant"),
+    [
+        ("dropuot", "lora.dropout"),
+        ("lerning_rate", "train.learning_rate"),
+        ("epoch s", "epochs"),
+        ("erly stopping", "train.patience"),
+    ],
 )
 def test_a_misspelt_name_gets_the_nearest(asked, meant):
     with pytest.raises(SettingsError, match=meant):
@@ -111,6 +147,10 @@ def test_the_command_lists_all_or_explains_one(capsys):
     for part in ("lora.r", "Default", "16", "--lora-r", "Higher", "Lower", "When"):
         assert part in one, part
     assert "train.epochs" not in one
+    code, several_words = _run(capsys, "explain", "early", "stopping")
+    assert code == 0
+    assert "train.patience" in several_words
+    assert "early stopping" in several_words
     code, as_json = _run(capsys, "explain", "lr", "--json")
     assert json.loads(as_json)[0]["name"] == "train.learning_rate"
     assert len(json.loads(_run(capsys, "explain", "--json")[1])) == len(names())

@@ -13,14 +13,16 @@ from phinetune.cli.render import print_json
 
 
 def command(
-    setting: str = typer.Argument("", help="A setting, also in part: lr, rank, lora.r, dropout. All when left out."),
+    setting: list[str] | None = typer.Argument(
+        None, help="A setting, also in part or by another name: lr, lora.r, dropout, early stopping. All when left out."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Explain a setting: what it does, its default and range, what raising and lowering it does, when to touch it.
 
     Example: phinetune explain lr
     """
-    pages = phinetune.explain(setting)
+    pages = phinetune.explain(" ".join(setting or ()))
     if as_json:
         print_json([asdict(page) for page in pages])
     elif setting:

@@ -33,6 +33,8 @@ def show_pages(pages: Sequence[Any]) -> None:
         for by, value in page.presets.items():
             table.add_row("", f"{safe(value)} with {safe(by)}")
         table.add_row("Takes", safe(page.allowed))
+        if page.also:
+            table.add_row("Also", safe(", ".join(page.also)))
         assignment = f"--set {page.name}=…"
         table.add_row("Change it", safe(f"{page.flag} or {assignment}" if page.flag else assignment))
         for title, text in ((more, page.more), (less, page.less), ("When", page.when)):

@@ -37,6 +37,7 @@ class DataSettings(Group):
         more="Another template makes a model that expects another prompt; training, asking and exports all use it.",
         less="It costs a dozen tokens a pair. The text itself matters little, as long as it is the same everywhere.",
         when="The program that will use the model sends a format of its own, or the base model was tuned on one.",
+        also=("prompt", "prompt template", "prompt format", "instruction format"),
     )
     max_length: int = setting(
         512,
@@ -46,6 +47,7 @@ class DataSettings(Group):
         "either.",
         when="Answers are reported as cut (raise it), or memory runs out (lower it). A token is about three quarters "
         "of an English word.",
+        also=("max sequence length", "sequence length", "context length", "truncation"),
         ge=8,
         le=131072,
     )
@@ -55,6 +57,7 @@ class DataSettings(Group):
         more="The held-out loss becomes steadier, and fewer pairs are left to learn from.",
         less="More pairs to learn from; with few held out, the loss moves by chance and a worse step may be kept.",
         when="Fewer than 20 pairs are held out (raise it), or there are thousands of pairs (0.05 is plenty).",
+        also=("validation", "validation split", "validation set", "test split", "held out"),
         gt=0,
         lt=1,
     )

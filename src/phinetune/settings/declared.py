@@ -32,6 +32,7 @@ class Settings(Group):
         "likes a higher learning rate.",
         less="Phi-2: 2.8 billion parameters, good at English, in 16-bit numbers about 6 GB.",
         when="It does not fit (phinetune plan), or another model knows your language or field better.",
+        also=("base model", "Phi-2", "GGUF"),
     )
     data: DataSettings = DataSettings()
     lora: LoraSettings = LoraSettings()

@@ -34,6 +34,7 @@ def _section(page: Page) -> str:
         f"default: `{page.default}`" if page.default != "left out" else "default: left out",
         f"takes: {page.allowed}",
         *([f"flag: `{page.flag}`"] if page.flag else []),
+        *([f"also found as: {', '.join(page.also)}"] if page.also else []),
         *(f"with `{by}`: `{value}`" for by, value in page.presets.items()),
     ]
     items = "\n".join(f"- {line}" for line in lines)

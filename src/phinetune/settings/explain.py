@@ -2,6 +2,7 @@
 
 "lr", "learning rate", "train.learning_rate"   ->  one page
 "seed"                                         ->  three: data.seed, train.seed, generate.seed
+"early stopping"                               ->  train.patience, which is also called so
 "dropuot"                                      ->  SettingsError: did you mean lora.dropout?
 """
 
@@ -25,7 +26,8 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 @dataclass(frozen=True)
 class Page:
-    """One setting. `flag` is "" where only --set and --config reach it; `presets` are other values, by preset or model.
+    """One setting. `flag` is "" where only --set and --config reach it; `presets` are other values, by preset or model;
+    `also` are other names for it.
 
     `more` and `less` say what raising and lowering it does; for one that is no amount (`is_amount`), what
     changing it does, and leaving it as it is.
@@ -42,6 +44,7 @@ class Page:
     more: str
     less: str
     when: str
+    also: tuple[str, ...]
 
 
 def pages() -> list[Page]:
@@ -50,16 +53,18 @@ def pages() -> list[Page]:
 
 
 def find(name: str) -> list[Page]:
-    """The pages that a name means: dotted, short as on the command line, partial, or a word of its help line.
+    """The pages that a name means: dotted, short as on the command line, another name of it, partial, or a word of its
+    help line.
 
     The closest way to match wins alone. Raises SettingsError, with the nearest names, when none matches.
     """
     known = pages()
-    wanted = re.sub(r"[\s-]+", "_", name.strip().lstrip("-").lower())
+    wanted = _as_name(name)
     by_flag = SHORT_NAMES.get(wanted, ())
     ways: tuple[Callable[[Page], bool], ...] = (
         lambda page: page.name == wanted,
         lambda page: page.name.rpartition(".")[2] == wanted or page.name in by_flag,
+        lambda page: wanted in map(_as_name, page.also),
         lambda page: page.name.startswith(f"{wanted.rstrip('.')}."),
         lambda page: len(wanted) > 1 and wanted in page.name,
         lambda page: wanted in re.findall(r"\w+", page.summary.lower()),
@@ -70,9 +75,15 @@ def find(name: str) -> list[Page]:
     raise _unknown(name, wanted, known)
 
 
+def _as_name(words: str) -> str:
+    """ "--lora-r", "Mixed precision (FP16)"  ->  "lora_r", "mixed_precision"."""
+    return re.sub(r"[^\w.]+", "_", re.sub(r"\(.*?\)", "", words.lower())).strip("_")
+
+
 def _unknown(name: str, wanted: str, known: list[Page]) -> SettingsError:
     ends = {page.name.rpartition(".")[2]: page.name for page in known}
-    spellings = {page.name: page.name for page in known} | ends | {k: v[0] for k, v in SHORT_NAMES.items()}
+    others = {_as_name(other): page.name for page in known for other in page.also}
+    spellings = others | {page.name: page.name for page in known} | ends | {k: v[0] for k, v in SHORT_NAMES.items()}
     near = difflib.get_close_matches(wanted, spellings, n=3, cutoff=0.6)
     meant = " or ".join(dict.fromkeys(spellings[spelling] for spelling in near))
     return SettingsError(
@@ -111,6 +122,7 @@ def _page(name: str, group: str, field: FieldInfo) -> Page:
         more=words["more"],
         less=words["less"],
         when=words["when"],
+        also=tuple(words["also"]),
     )
 
 

@@ -7,11 +7,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
-def setting(default: Any, help: str, *, more: str, less: str, when: str, **bounds: Any) -> Any:
+def setting(
+    default: Any, help: str, *, more: str, less: str, when: str, also: tuple[str, ...] = (), **bounds: Any
+) -> Any:
     """A field with its words. `help` is the one line of `--help`; `more` and `less` say what comes of raising and
-    lowering it (of changing it and leaving it as it is, where it is no amount); `when` says when to touch it.
+    lowering it (of changing it and leaving it as it is, where it is no amount); `when` says when to touch it; `also`
+    are other names that people know it by, or what it is a part of.
     """
-    return Field(default, description=help, json_schema_extra={"more": more, "less": less, "when": when}, **bounds)
+    words: dict[str, Any] = {"more": more, "less": less, "when": when, "also": list(also)}
+    return Field(default, description=help, json_schema_extra=words, **bounds)
 
 
 class Group(BaseModel):

@@ -16,6 +16,7 @@ class LoraSettings(Group):
         less="A smaller adapter that overfits later; below 8 it may not hold many facts.",
         when="The loss stays high although the learning rate is right (try 32), or few pairs are learned by heart "
         "(try 8). Keep alpha at twice the rank.",
+        also=("rank", "LoRA rank", "adapter size"),
         ge=1,
         le=1024,
     )
@@ -26,6 +27,7 @@ class LoraSettings(Group):
         less="A weaker, slower adapter.",
         when="The rank changes: alpha = 2 x r is the usual choice. To learn faster or slower, change the learning "
         "rate instead.",
+        also=("scaling", "scaling factor", "LoRA scaling"),
         gt=0,
     )
     dropout: float = setting(
@@ -34,6 +36,7 @@ class LoraSettings(Group):
         more="Pairs are harder to learn by heart; above 0.2 they are harder to learn at all.",
         less="Faster learning, and earlier overfitting. 0 switches it off.",
         when="The held-out loss rises while the training loss falls, or there are fewer than 100 pairs: try 0.1.",
+        also=("regularization", "regularisation"),
         ge=0,
         lt=1,
     )
@@ -45,4 +48,5 @@ class LoraSettings(Group):
         less="Every linear layer of the model gets one, which learns best.",
         when="Memory or file size matters more than quality. Names are those of the model: Phi-2 has q_proj k_proj "
         "v_proj dense fc1 fc2.",
+        also=("modules", "layers", "q_proj", "attention layers", "MLP layers"),
     )

@@ -19,6 +19,7 @@ class TrainSettings(Group):
         "unless train.keep says otherwise.",
         less="A shorter run; with too few, the loss is still falling when it ends.",
         when="10 for under 100 pairs, 3 to 5 for some hundreds, 1 to 2 for many thousands.",
+        also=("number of epochs", "passes", "training length"),
         gt=0,
         le=1000,
     )
@@ -29,6 +30,7 @@ class TrainSettings(Group):
         less="Less memory. With grad_accum raised by the same factor the result is the same.",
         when="Memory runs out: halve it and double grad_accum. Where memory allows, more pairs are taken at once by "
         "themselves.",
+        also=("effective batch size", "micro-batch", "micro-batch size"),
         ge=1,
     )
     grad_accum: int = setting(
@@ -37,6 +39,7 @@ class TrainSettings(Group):
         more="Each step averages over more pairs (batch_size x grad_accum): steadier, and fewer steps in an epoch.",
         less="More steps in an epoch, each noisier; good for few pairs and small models.",
         when="There are fewer than about 50 steps in all (lower it), or the loss jumps from step to step (raise it).",
+        also=("gradient accumulation", "gradient accumulation steps", "accumulation", "effective batch size"),
         ge=1,
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = setting(
@@ -46,13 +49,16 @@ class TrainSettings(Group):
         less="Calmer and slower; too low, the loss hardly moves.",
         when="First of all when training goes wrong. Change it by a factor of 2 to 5. Models of billions of "
         "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto finds out, for up to half more time.",
+        also=("step size", "peak learning rate", "optimizer", "AdamW", "scheduler", "learning rate schedule"),
     )
     warmup_steps: int | None = setting(
         None,
         "Steps in which the learning rate rises from 0; when left out 100, but at most 10 % of all steps.",
-        more="A gentler start; too many, and little of the run is left at a useful rate.",
+        more="A gentler start; too many, and little of the run is left at a useful rate, which falls in a straight "
+        "line to 0 at the end of the run.",
         less="An earlier start at full rate, which can make the loss jump at first.",
         when="The loss jumps in the first steps (raise it). More than a quarter of all steps is too many.",
+        also=("warmup", "warm-up", "scheduler", "learning rate schedule", "lr scheduler", "linear decay"),
         ge=0,
     )
     weight_decay: float = setting(
@@ -61,6 +67,7 @@ class TrainSettings(Group):
         more="Weights stay smaller, a weak guard against overfitting; at 0.1 and above learning suffers.",
         less="The guard goes; 0 switches it off. In a short run the difference is small.",
         when="Seldom. Against overfitting, fewer epochs and more dropout do more.",
+        also=("L2", "regularization", "regularisation", "optimizer", "AdamW"),
         ge=0,
         le=1,
     )
@@ -70,6 +77,7 @@ class TrainSettings(Group):
         more="Odd pairs may move the model further in one step.",
         less="Steadier against odd pairs, slower when it shortens every step.",
         when="The loss spikes although the learning rate is low: try 0.3.",
+        also=("gradient clipping", "clipping", "gradient norm"),
         gt=0,
     )
     eval_steps: int | None = setting(
@@ -78,6 +86,7 @@ class TrainSettings(Group):
         more="Less time is spent on measuring, and the best step is found less exactly.",
         less="The best step is found more exactly; each validation reads all held-out pairs.",
         when="An epoch is long and the best step may lie within it (lower it).",
+        also=("validation steps", "evaluation", "validation interval"),
         ge=1,
     )
     save_steps: int | None = setting(
@@ -86,6 +95,7 @@ class TrainSettings(Group):
         more="Fewer writes; an interruption costs more steps. The best step is saved in any case.",
         less="An interruption costs fewer steps.",
         when="The machine may be taken away at any time, as on Colab (lower it).",
+        also=("checkpoint interval",),
         ge=1,
     )
     patience: int = setting(
@@ -94,6 +104,7 @@ class TrainSettings(Group):
         more="Training waits longer for the held-out loss to fall again.",
         less="It stops sooner, also at a bump that would have passed.",
         when="It stopped too early (raise it), or time is wasted after the best step (lower it).",
+        also=("early stopping",),
         ge=0,
     )
     keep: Literal["best", "last"] = setting(
@@ -104,6 +115,7 @@ class TrainSettings(Group):
         less="best takes the state with the lowest held-out loss: the one for questions that are not in the sheet.",
         when="The answers are single facts, each asked once: they can be learned by heart only, and no held-out loss "
         "shows it.",
+        also=("best model", "best checkpoint", "load best model at end"),
     )
     keep_checkpoints: int = setting(
         2,
@@ -128,6 +140,7 @@ class TrainSettings(Group):
         more="cuda is an NVIDIA GPU, mps an Apple GPU, cpu the processor.",
         less="auto takes a GPU when there is one.",
         when="The GPU is needed for something else, or its memory is too small.",
+        also=("GPU", "CUDA", "CPU"),
     )
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = setting(
         "auto",
@@ -135,7 +148,9 @@ class TrainSettings(Group):
         more="fp32 is the most exact, takes twice the memory and is often slower. bf16 and fp16 take half; fp16 has a "
         "small range, so gradients are scaled to fit it.",
         less="auto takes bf16 where the hardware multiplies it, fp16 on a GPU that does not, and fp32 elsewhere.",
-        when="The loss is no longer a number (fp32), or memory is short on a CPU (bf16).",
+        when="The loss is no longer a number (fp32), or memory is short on a CPU (bf16). Training does not go below 16 "
+        "bits: 8, 4 and fewer are for the finished model (phinetune gguf --quantize).",
+        also=("precision", "mixed precision", "half precision", "fp16", "bf16", "fp32", "quantization", "quantisation"),
     )
     gradient_checkpointing: bool | Literal["auto"] = setting(
         "auto",
@@ -143,6 +158,7 @@ class TrainSettings(Group):
         more="true always recomputes: the least memory. false never does: the fastest, if it fits.",
         less="auto recomputes when the run would not fit otherwise.",
         when="Memory runs out although auto thought it would fit (true).",
+        also=("activation checkpointing", "recompute"),
     )
     adapter_format: Literal["safetensors", "bin"] = setting(
         "safetensors",
