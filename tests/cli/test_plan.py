@@ -5,6 +5,7 @@ import json
 import pytest
 
 from phinetune.cli import main
+from phinetune.model.hardware import NAMES
 
 
 def _run(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -69,3 +70,24 @@ def test_errors_are_one_message_and_a_hint(capsys, toy_sheet):
 def test_lr_auto_is_said_to_take_time(capsys, toy_base, toy_sheet):
     _, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--lr", "auto")
     assert "for --lr auto" in " ".join(out.split())
+
+
+def test_what_recorded_graphs_hold_and_what_stands_around_the_steps_is_said(capsys, toy_sheet):
+    _, out, _ = _run(capsys, "plan", toy_sheet, "--device", "h200")
+    assert "more that the run keeps until it ends, for steps recorded as graphs" in " ".join(out.split())
+    _, whole, _ = _run(capsys, "plan", toy_sheet, "--device", "h200", "--epochs", "50", "--details")
+    said = " ".join(whole.split())
+    for part in ("to begin", "for the steps", "checkpoints", "on a shared card no other program gets it"):
+        assert part in said, part
+    assert "two runs of Phi-2 on an H200 peaked 4 and 7 % below what they said" in said
+    assert "none was measured" not in said
+    assert "graphs" not in _run(capsys, "plan", toy_sheet, "--device", "t4")[1]
+    plan = json.loads(_run(capsys, "plan", toy_sheet, "--device", "h200", "--json")[1])
+    assert plan["memory_held"] > 0
+    assert plan["seconds"] > plan["time"]["training"] + plan["time"]["checkpoints"]
+
+
+def test_help_names_every_device_that_is_taken(capsys):
+    _, out, _ = _run(capsys, "plan", "--help")
+    assert len(NAMES) > 5
+    assert all(name in out for name in NAMES)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phinetune.model import lora
-from phinetune.model.graphs import GraphedRows, can_record, fill, size_of, split
+from phinetune.model.graph_sizes import size_of
+from phinetune.model.graphs import GraphedRows, can_record, fill, split
 from phinetune.model.rows import fast_row_loss
 from phinetune.settings import LoraSettings
 from phinetune.tokens.batch import lay_out, micro_batches
@@ -49,17 +50,6 @@ def test_a_row_fits_into_its_size_and_the_fill_is_made_of_documents(lengths):
     assert int(sizes.max()) <= size.longest
     places = [place for length in sizes.tolist() for place in range(length)]
     assert parts.positions.tolist() == places
-
-
-def test_rows_of_like_length_share_a_size():
-    sizes = [size_of([30] * 15 + [tokens], 270 + tokens, is_training=True) for tokens in range(2, 129)]
-    assert {(size.tokens, size.answers) for size in sizes} == {(512, 512), (768, 768)}
-    assert {(size.documents, size.longest) for size in sizes} == {(32, 512)}
-
-
-@pytest.mark.parametrize(("answers", "share"), [(4000, 4096), (2000, 2048), (600, 1024)])
-def test_a_long_row_makes_logits_for_as_many_places_as_it_needs(answers, share):
-    assert size_of([40] * 100, answers, is_training=True).answers == share
 
 
 def test_a_processor_records_nothing():

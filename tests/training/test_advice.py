@@ -7,7 +7,8 @@ from phinetune.model.hardware import pick
 from phinetune.model.shape import adapter_shape, read_shape
 from phinetune.settings import TrainSettings
 from phinetune.training.advice import advise, advise_length
-from phinetune.training.planning import PairTokens, Scene, Workload, count_steps, memory_of, rows_of, time_of
+from phinetune.training.planned_time import time_of
+from phinetune.training.planning import PairTokens, Scene, Workload, count_steps, memory_of, rows_of
 
 
 def _scene(name="microsoft/phi-2", device="t4", tokens=40, pairs=400, dtype=None, **settings) -> Scene:

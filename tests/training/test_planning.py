@@ -6,7 +6,7 @@ import pytest
 import torch
 import toys
 
-from phinetune.events import StepDone, Validated
+from phinetune.events import Saved, StepDone, Validated
 from phinetune.model import lora, memory
 from phinetune.model.find_shape import KNOWN
 from phinetune.model.hardware import pick
@@ -23,10 +23,10 @@ from phinetune.training.planning import (
     Workload,
     count_steps,
     disk_of,
+    held_by_graphs,
     largest_that_fits,
     memory_of,
     rows_of,
-    time_of,
 )
 
 LENGTHS = [(8 + 3 * i % 17, 3 + i % 4) for i in range(19)]
@@ -60,6 +60,8 @@ def test_steps_rows_and_tokens_are_those_that_the_run_takes(tmp_path):
     assert steps.tokens == sum(step.tokens for step in done)
     assert steps.validations == sum(isinstance(event, Validated) for event in seen)
     assert max(len(row.lengths) for row in steps.rows) == 2
+    assert steps.saves == sum(isinstance(event, Saved) for event in seen)  # every validation was the best so far
+    assert steps.graphs == ()
 
 
 def test_the_rows_are_those_that_training_decides(monkeypatch):
@@ -97,21 +99,29 @@ def test_long_rows_are_cut_smaller_until_they_fit():
     assert not steps.plan.recompute
 
 
-def test_time_follows_the_measured_speed_where_there_is_one():
-    scene = _scene()
-    steps = count_steps(scene, rows_of(scene))
-    measured = time_of(scene, steps, measured_tokens_per_s=100.0)
-    assert measured.training == steps.tokens / 100
-    assert "measured here" in measured.basis
-    assert "not measured" in time_of(scene, steps).basis
-    assert time_of(scene, steps).total > 0
-    twice = replace(scene, settings=TrainSettings(epochs=10))
-    assert time_of(twice, count_steps(twice, rows_of(twice))).training == pytest.approx(
-        2 * time_of(scene, steps).training, rel=0.01
-    )
-
-
 def test_disk_holds_the_best_and_the_latest_checkpoints():
     disk = disk_of(_scene(settings=TrainSettings(keep_checkpoints=4)), download_bytes=7)
     assert disk["checkpoints"] == 5 * 3 * 4 * 23_592_960
     assert disk["download"] == 7
+
+
+def test_graphs_are_counted_by_size_on_devices_that_record_them():
+    settings = TrainSettings(epochs=5)
+    scene = _scene(device="h200", pairs=[(20 + 7 * i % 40, 10) for i in range(441)], settings=settings)
+    steps = count_steps(scene, rows_of(scene))
+    assert {size.tokens % 256 for size in steps.graphs} == {0}
+    assert 1 <= len(steps.graphs) <= 4
+    # 19 graphs of 549 tokens held 4.3 GB on an H200.
+    assert held_by_graphs(scene, steps) / len(steps.graphs) == pytest.approx(4.3e9 / 19, rel=0.5)
+    long = replace(scene, workload=replace(scene.workload, train=(PairTokens(500, 400),) * 256))
+    by_256 = replace(long, settings=TrainSettings(batch_size=256, grad_accum=1))
+    assert count_steps(by_256, RowPlan(256, recompute=False)).graphs == ()
+    for none in (
+        _scene(device="t4"),
+        _scene(device="cpu"),
+        _scene(device="h200", dtype="fp32"),
+    ):
+        assert count_steps(none, rows_of(none)).graphs == ()
+        assert held_by_graphs(none, count_steps(none, rows_of(none))) == 0
+    recomputed = replace(scene, settings=TrainSettings(gradient_checkpointing=True))
+    assert count_steps(recomputed, rows_of(recomputed)).graphs == ()

@@ -18,7 +18,9 @@ _DATA, _TRAINING, _ADAPTER = "The sheet", "Training", "The adapter"
 def command(
     sheet: Path = typer.Argument(help="Table with questions and answers: .xlsx .xls .ods .csv .tsv .json .parquet …"),
     model: str | None = setting("model"),
-    device: str = typer.Option("auto", help="What to plan for: auto (what is here), cpu, t4, a100, a100-80gb or h100."),
+    device: str = typer.Option(
+        "auto", help="What to plan for: auto (what is here), cpu, t4, a100, a100-80gb, h100 or h200."
+    ),
     measure: bool = typer.Option(
         False,
         "--measure",

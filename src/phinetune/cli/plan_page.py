@@ -40,6 +40,8 @@ def show_plan(plan: Any, *, details: bool = False) -> None:
         return
     console.print()
     console.print(_memory(plan))
+    if plan.memory_held:
+        console.print(f"[dim]{_held(plan)}.[/dim]")
     console.print(f"[dim]How sure: {safe(plan.memory_basis)}.[/dim]")
     if plan.moment == "check":
         console.print(
@@ -61,12 +63,21 @@ def _brief(plan: Any) -> Table:
         f"{plan.batch_size * plan.grad_accum}",
     )
     table.add_row("Memory", f"{_gb(plan.memory_total)} at the peak, {safe(_first_clause(plan.memory_basis))}")
+    if plan.memory_held:
+        table.add_row("", _held(plan))
     basis = safe(_first_clause(plan.time.basis))
     search = f" and up to {_about(plan.time.search)} for --lr auto" if plan.time.search else ""
     took = basis if plan.time.total is None else f"about {_about(plan.time.total)}{search}, {basis}"
     table.add_row("Time", took)
     table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free")
     return table
+
+
+def _held(plan: Any) -> str:
+    return (
+        f"and about {_gb(plan.memory_held)} more that the run keeps until it ends, for steps recorded as graphs: on a "
+        "shared card no other program gets it"
+    )
 
 
 def _first_clause(basis: str) -> str:
@@ -123,12 +134,24 @@ def _facts(plan: Any) -> Table:
     else:
         table.add_row(
             "Time",
-            f"about {_about(plan.time.total)}, {_about(plan.time.validation)} of it for {plan.validations} validations"
-            f"{search}, less if it stops early; {plan.time.tokens_per_s:,.0f} tokens/s, {safe(plan.time.basis)}",
+            f"about {_about(plan.time.total)}: {_parts_of_time(plan)}{search}, less if it stops early; "
+            f"{plan.time.tokens_per_s:,.0f} tokens/s in the steps, {safe(plan.time.basis)}",
         )
     disk = [f"{name} {_gb(size)}" for name, size in plan.disk.items() if size >= 5_000_000]
     table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free ({', '.join(disk)})")
     return table
+
+
+def _parts_of_time(plan: Any) -> str:
+    time = plan.time
+    parts = [
+        (time.begin, "to begin"),
+        (time.training, "for the steps"),
+        (time.recording, f"to record {plan.recorded_sizes} sizes of rows"),
+        (time.validation, f"for {plan.validations} validations and what is asked at the end"),
+        (time.checkpoints, f"for {plan.checkpoints} checkpoints"),
+    ]
+    return ", ".join(f"{_about(seconds)} {what}" for seconds, what in parts if seconds >= 0.5)
 
 
 def _memory(plan: Any) -> Table:

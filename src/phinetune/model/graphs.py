@@ -26,53 +26,13 @@ from transformers import PreTrainedModel
 from phinetune.model import layers
 from phinetune.model.attend import Documents, attention_kind
 from phinetune.model.device import total_memory_bytes
+from phinetune.model.graph_sizes import Size, may_record, size_of
 from phinetune.model.ops import PlainOps, ops_for
 from phinetune.model.ops.gpu import GpuOps
 from phinetune.model.out_of_memory import is_out_of_memory
 from phinetune.model.row import Row
 from phinetune.model.row_plan import bytes_of_a_row
 from phinetune.model.rows import FastRowLoss
-
-_LONGEST_ROW = 6144  # tokens; of 8,900 an H200 has for longer than its processor needs to start the kernels
-_SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
-_FILL = 256  # tokens: the sizes are multiples of it
-_SHORT_ROW = 2048  # tokens; up to here all places are taken for answers: the head is a twentieth of the work
-_LONGEST, _COARSE = 512, 4  # the first bound of the documents' lengths, and by how much the next is larger
-_DOCUMENTS = 16  # their number is filled up to a multiple of this
-
-
-@dataclass(frozen=True)
-class Size:
-    """What rows of one graph have in common. `longest` bounds the documents."""
-
-    tokens: int
-    answers: int
-    documents: int
-    longest: int
-    is_training: bool
-
-    @property
-    def numbers(self) -> int:
-        """Of a row of this size: ids, positions, targets, predictors, and where documents begin."""
-        return 2 * self.tokens + 2 * self.answers + self.documents + 1
-
-
-def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
-    """The smallest size that a row of documents of these lengths, with so many answer tokens, fits into."""
-    filled = _multiple(sum(lengths), _FILL)
-    longest = _LONGEST
-    while longest < max(lengths):
-        longest *= _COARSE
-    share = filled  # of a long row, all or a half or a quarter ...: nearly the same for all rows of a sheet
-    while filled > _SHORT_ROW and share // 2 >= answers:
-        share //= 2
-    return Size(
-        tokens=filled,
-        answers=share,
-        documents=_multiple(len(lengths) + 1, _DOCUMENTS),
-        longest=longest,
-        is_training=is_training,
-    )
 
 
 def fill(size: Size, row: Row) -> torch.Tensor:
@@ -156,8 +116,7 @@ class GraphedRows:
         """Whether its activations are kept rather than computed again, and there is room for them twice."""
         base: PreTrainedModel = self._model.get_base_model()
         tokens = size_of(lengths, 1, is_training=True).tokens
-        recomputes = getattr(base.model.layers[0], "gradient_checkpointing", False)
-        if not self._works or recomputes or tokens > _LONGEST_ROW:
+        if not self._works:
             return False
         config = base.config
         kept = bytes_of_a_row(
@@ -168,7 +127,7 @@ class GraphedRows:
             itemsize=base.dtype.itemsize,
         )
         room = total_memory_bytes(self._parameters[0].device) - self._weights
-        return bool(kept < _SHARE_OF_MEMORY * room)
+        return may_record(tokens, kept, room, recompute=getattr(base.model.layers[0], "gradient_checkpointing", False))
 
     def add_gradients(self, row: Row, weight: float) -> torch.Tensor:
         """The row's summed loss; `weight` times its gradients are added to those of the parameters.
@@ -246,7 +205,3 @@ class GraphedRows:
         finally:
             torch.set_rng_state(state)
         return loss.detach(), list(gradients)
-
-
-def _multiple(count: int, of: int) -> int:
-    return -(-count // of) * of

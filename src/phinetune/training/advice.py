@@ -10,10 +10,10 @@ from phinetune.model.footprint import Footprint
 from phinetune.model.hardware import Dtype
 from phinetune.model.row_plan import RowPlan
 from phinetune.model.shape import adapter_shape, read_shape
+from phinetune.training.planned_time import Time
 from phinetune.training.planning import (
     Scene,
     Steps,
-    Time,
     count_steps,
     largest_that_fits,
     memory_of,
@@ -23,6 +23,7 @@ from phinetune.training.planning import (
 
 _LONG_RUN = 2 * 3600  # seconds
 _FEW_STEPS = 20
+_LONG_PAIRS = 200  # tokens
 _ROUND_TO = 64  # tokens
 
 
@@ -181,8 +182,18 @@ def _epochs(scene: Scene, steps: Steps, time: Time) -> Iterator[Advice]:
             "limit",
             "50",
             "--limit 50",
-            "this is a long run: try it on the first 50 pairs before, or on a GPU, or with a smaller model.",
+            "this is a long run: try it on the first 50 pairs before, or on a GPU, or with a smaller model or fewer "
+            f"epochs.{_shorter(scene)}",
         )
+
+
+def _shorter(scene: Scene) -> str:
+    """Rows are not padded, so shorter pairs save time only where there are long ones."""
+    pairs = scene.workload.train
+    mean = sum(pair.tokens for pair in pairs) / len(pairs)
+    if mean <= _LONG_PAIRS:
+        return ""
+    return f" Pairs have {mean:.0f} tokens on average: shorter answers, or --max-length 256 that cuts them, save time."
 
 
 def _gb(count: int) -> str:

@@ -1,7 +1,7 @@
-"""A run before it is run: pairs in tokens, a model's shape and a device go in; steps, memory, time and disk come out.
+"""A run before it is run: pairs in tokens, a model's shape and a device go in; steps, memory and disk come out.
 
     lengths ─► rows of every step (the run's own order) ─► largest rows ─► Footprint
-                                                        └► tokens of all steps ─► FLOP ─► seconds
+                                                        └► tokens of all steps ─► planned_time.py
 
 Nothing is loaded. Rows, steps and validations are those that training takes: the same functions decide them.
 """
@@ -13,17 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from phinetune.model.footprint import Computing, Footprint, Row, footprint
-from phinetune.model.hardware import ITEMSIZE, SECONDS_A_LAYER, Device, Dtype, is_measured, peak, rate, step_flop
+from phinetune.model.graph_sizes import Size, may_record, size_of
+from phinetune.model.hardware import ITEMSIZE, Device, Dtype
 from phinetune.model.row_plan import RowPlan, bytes_of_a_row, choose_rows
 from phinetune.model.shape import AdapterShape, ModelShape
 from phinetune.settings import TrainSettings
 from phinetune.tokens.order import StepOrder
-from phinetune.training.schedule import SEARCH_HELD_OUT, SEARCH_TRIES, short_run
 from phinetune.training.schedule import plan as plan_schedule
 
 _LARGEST_ROWS = 6  # that are weighed exactly; the one with most tokens is not always the one that keeps most
 # Shares of a device's memory that a run may fill. On a CPU the system and other programs want some, too.
 ROOM_CPU, ROOM_GPU = 0.90, 0.95
+# Of what a row keeps for its way back. Phi-2 on an H200 held 4.3 GB beside its peak after 19 graphs of rows of 549
+# tokens, 15 after 10 of 4,245 (benchmarks/results.md): 0.125 and 0.106 for each.
+_HELD_OF_A_ROW = 0.12
 _TOKENIZER_BYTES = 4_000_000
 _VISUALS_BYTES = 1_000_000
 
@@ -71,57 +74,37 @@ class Scene:
 @dataclass(frozen=True)
 class Steps:
     """How the run goes through the pairs. `rows`: the largest ones of all `passes`, which have `row_lengths` different
-    numbers of tokens. Tokens are those of all steps."""
+    numbers of tokens. Tokens are those of all steps. `saves`: checkpoints at most, as every validated step may be the
+    best; `graphs`: sizes of rows that are recorded on a GPU."""
 
     total: int
     per_epoch: int
     validations: int
+    saves: int
     plan: RowPlan
     rows: tuple[Row, ...]
     row_lengths: int
     passes: int
     tokens: int
     answer_tokens: int
+    graphs: tuple[Size, ...]
 
     @property
     def largest_row(self) -> int:
         return max(row.tokens for row in self.rows)
 
 
-@dataclass(frozen=True)
-class Time:
-    """Seconds of the training steps, of the validations and of the search for a learning rate; None where no rate is
-    known. `basis` says what it is.
-    """
-
-    training: float | None
-    validation: float | None
-    search: float | None
-    tokens_per_s: float | None
-    basis: str
-
-    @property
-    def total(self) -> float | None:
-        if self.training is None or self.validation is None or self.search is None:
-            return None
-        return self.training + self.validation + self.search
-
-
 def rows_of(scene: Scene) -> RowPlan:
     """What `model.memory.plan_rows` decides in the run itself."""
-    settings, shape = scene.settings, scene.shape
+    settings = scene.settings
     if settings.gradient_checkpointing != "auto":
         return RowPlan(settings.batch_size, recompute=settings.gradient_checkpointing)
-    itemsize = ITEMSIZE[scene.dtype]
-
-    def needs(tokens: int) -> int:
-        return bytes_of_a_row(
-            tokens, hidden=shape.hidden, layers=shape.layers, vocabulary=shape.vocabulary, itemsize=itemsize
-        )
-
     lengths = [pair.tokens for pair in (*scene.workload.train, *scene.workload.validation)]
-    room = scene.device.memory - shape.parameters * itemsize - scene.adapter.parameters * 4
-    return choose_rows(lengths, settings.batch_size, settings.examples_per_step, room, needs)
+    weights = scene.shape.parameters * ITEMSIZE[scene.dtype]
+    room = scene.device.memory - weights - scene.adapter.parameters * 4
+    return choose_rows(
+        lengths, settings.batch_size, settings.examples_per_step, room, lambda tokens: _kept_for(scene, tokens)
+    )
 
 
 def count_steps(scene: Scene, plan: RowPlan) -> Steps:
@@ -131,6 +114,7 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
     schedule = plan_schedule(settings, order.steps_per_epoch)
     rows: dict[Row, None] = {}
     lengths: set[int] = set()
+    sizes: dict[Size, None] = {}
     passes = tokens = answer_tokens = 0
     for epoch in range(math.ceil(schedule.total_steps / order.steps_per_epoch)):
         left = schedule.total_steps - epoch * order.steps_per_epoch
@@ -143,20 +127,22 @@ def count_steps(scene: Scene, plan: RowPlan) -> Steps:
                 answer_tokens += row.answer_tokens
                 rows[row] = None
                 lengths.add(row.tokens)
+                sizes[size_of(row.lengths, row.answer_tokens, is_training=True)] = None
         rows = dict.fromkeys(_largest(list(rows)))
-    validations = 0
-    if scene.workload.validation:
-        validations = 1 + sum(schedule.validates_at(step) for step in range(1, schedule.total_steps + 1))
+    every_step = range(1, schedule.total_steps + 1)
+    validated = [step for step in every_step if scene.workload.validation and schedule.validates_at(step)]
     return Steps(
         total=schedule.total_steps,
         per_epoch=schedule.steps_per_epoch,
-        validations=validations,
+        validations=1 + len(validated) if validated else 0,
+        saves=len({*validated, *filter(schedule.saves_at, every_step)}),
         plan=plan,
         rows=tuple(rows),
         row_lengths=len(lengths),
         passes=passes,
         tokens=tokens,
         answer_tokens=answer_tokens,
+        graphs=tuple(size for size in sizes if _records(scene, size, plan)),
     )
 
 
@@ -177,49 +163,31 @@ def memory_of(scene: Scene, steps: Steps) -> Footprint:
     return footprint(scene.shape, scene.adapter, steps.rows, alone, computing, steps.row_lengths)
 
 
-def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = None) -> Time:
-    """The time of the run; loading and downloading the model are not in it.
+def held_by_graphs(scene: Scene, steps: Steps) -> int:
+    """Bytes of a GPU that recorded graphs keep for the next of their rows, beside what the run needs at its peak.
 
-    `measured_tokens_per_s` are of real steps of this run on this machine, and take the table's place.
+    They are the run's own, and no other program gets them until it ends.
     """
-    flop = step_flop(scene.shape, scene.adapter, steps.tokens, steps.answer_tokens, recompute=steps.plan.recompute)
-    if measured_tokens_per_s is not None:
-        training: float | None = steps.tokens / measured_tokens_per_s
-        basis = "measured here on steps of this run"
-    else:
-        flop_per_s = rate(scene.device, scene.shape, scene.dtype)
-        training = None if flop_per_s is None else flop / flop_per_s
-        if training is not None and scene.device.kind == "cuda":
-            training = max(training, steps.passes * scene.shape.layers * SECONDS_A_LAYER)
-        basis = _basis(scene)
-    if training is None:
-        return Time(None, None, None, None, "no rate is known for this device; --measure finds it")
-    held_out = sum(pair.tokens for pair in scene.workload.validation)
-    once = training / steps.tokens * held_out / (3 if steps.plan.recompute else 2)  # forth alone
-    search = _search(scene, training, once) if scene.settings.learning_rate == "auto" else 0.0
-    return Time(training, steps.validations * once, search, steps.tokens / training, basis)
+    return int(_HELD_OF_A_ROW * sum(_kept_for(scene, size.tokens) for size in steps.graphs))
 
 
-def _search(scene: Scene, training: float, validation: float) -> float:
-    """Seconds of --lr auto with all its tries."""
-    work, whole = scene.workload, scene.settings.epochs
-    pairs, epochs = short_run(len(work.train), whole)
-    judged = min(1, SEARCH_HELD_OUT / max(1, len(work.validation)))
-    a_run = training * pairs * epochs / (len(work.train) * whole) + math.ceil(epochs) * validation * judged
-    return SEARCH_TRIES * a_run
+def _records(scene: Scene, size: Size, plan: RowPlan) -> bool:
+    """Whether the run records a graph of this size; `model.graphs.GraphedRows` decides in the same way."""
+    if scene.device.kind != "cuda" or scene.device.attention(scene.dtype) != "flash":
+        return False
+    room = scene.device.memory - scene.shape.parameters * ITEMSIZE[scene.dtype]
+    return may_record(size.tokens, _kept_for(scene, size.tokens), room, recompute=plan.recompute)
 
 
-def _basis(scene: Scene) -> str:
-    device = scene.device
-    if device.peak is not None:
-        return (
-            f"an estimate, not measured: {device.utilisation:.0%} of the {peak(device, scene.dtype) / 1e12:.0f} "
-            f"TFLOP/s in {scene.dtype} that {device.name} reaches at most; it may be off by a factor of two"
-        )
-    if not is_measured(device, scene.dtype):
-        return "an estimate: this CPU imitates bf16, a hundred times slower than it computes fp32"
-    runs = "by runs measured on two cores"
-    return runs if device.cores == 2 else f"{runs}, stretched to {device.cores}: an estimate"
+def _kept_for(scene: Scene, tokens: int) -> int:
+    shape = scene.shape
+    return bytes_of_a_row(
+        tokens,
+        hidden=shape.hidden,
+        layers=shape.layers,
+        vocabulary=shape.vocabulary,
+        itemsize=ITEMSIZE[scene.dtype],
+    )
 
 
 def disk_of(scene: Scene, download_bytes: int) -> dict[str, int]:
