@@ -2,7 +2,8 @@
 tracker consume. Training knows none of them.
 
     SheetRead -> ModelLoading -> ModelLoaded -> (RateTried* -> RateChosen)? -> Started
-              -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)* -> Recalled* -> Finished
+              -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)*
+              -> Recalled* -> Endings? -> Finished
 """
 
 from __future__ import annotations
@@ -186,6 +187,16 @@ class Recalled:
 
 
 @dataclass(frozen=True)
+class Endings:
+    """Having read the whole answers of `asked` held-out pairs, the state of `step`, which is kept, would stop after
+    `known` of them: end-of-text is the token that it thinks likeliest there."""
+
+    step: int
+    asked: int
+    known: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of `fit()`; the adapter of `kept_step` is in the model when this is reported."""
 
@@ -216,5 +227,6 @@ Event = (
     | Mirrored
     | Warned
     | Recalled
+    | Endings
     | Finished
 )

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from phinetune.artifacts.card import CardFacts, card, write_card
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsRow, summary
-from phinetune.events import Recalled
+from phinetune.events import Endings, Recalled
 from phinetune.settings import Settings
 
 HEADINGS = ["Data", "How training went", "Ask it", "Prompt format", "Limits", "Settings"]
@@ -34,6 +34,7 @@ FIGURES = summary(
     peak_memory_gb=9.8,
     kept_step=2,
     recalled=[Recalled(2, 100, 31)],
+    endings=Endings(2, 49, 47),
 )
 FACTS = CardFacts(
     base_model="microsoft/phi-2",
@@ -115,6 +116,7 @@ def test_it_tells_where_the_data_came_from_and_how_training_went():
         "| its perplexity | 10.49 |",
         "| step that was kept | 2 |",
         "| own training questions answered word for word | 31 of 100 |",
+        "| held-out answers after which it would stop | 47 of 49 |",
         "| optimizer steps | 2 |",
         "| epochs | 1.00 |",
         "| speed | 500 real tokens a second |",

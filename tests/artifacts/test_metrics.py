@@ -10,7 +10,7 @@ import pytest
 
 from phinetune.artifacts.metrics import COLUMNS, MetricsLog, MetricsRow, best_validation, read_metrics, summary
 from phinetune.errors import RunError
-from phinetune.events import Finished, Recalled, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
+from phinetune.events import Endings, Finished, Recalled, RolledBack, Saved, StepDone, StepSkipped, Validated, Warned
 from phinetune.run_folder import RunFolder
 
 
@@ -182,6 +182,8 @@ def test_the_summary_of_a_run_computed_by_hand():
         "own_asked": None,
         "own_right_kept": None,
         "own_right_last": None,
+        "endings_asked": None,
+        "endings_known": None,
         "steps": 4,
         "epochs": 2.0,
         "seconds": 60.0,
@@ -202,7 +204,9 @@ def test_the_summary_of_a_run_computed_by_hand():
 def test_the_summary_of_the_state_that_was_kept_and_of_the_last_one(tmp_path):
     log = _log(tmp_path, _step(2), _validated(2, 2.0), _step(4), _validated(4, 2.5))
     log.consume(Recalled(4, 50, 45))
-    last = _summary(log.rows, kept_step=4, recalled=log.recalled)
+    log.consume(Endings(4, 6, 5))
+    last = _summary(log.rows, kept_step=4, recalled=log.recalled, endings=log.endings)
+    assert (last["endings_asked"], last["endings_known"]) == (6, 5)
     assert (last["kept_eval_loss"], last["own_asked"], last["own_right_kept"], last["own_right_last"]) == (
         2.5,
         50,

@@ -11,7 +11,7 @@ import torch
 import toys
 
 from phinetune.errors import RunError
-from phinetune.events import Finished, Recalled, Saved, Started, StepDone, Validated
+from phinetune.events import Endings, Finished, Recalled, Saved, Started, StepDone, Validated
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
@@ -221,12 +221,16 @@ def test_an_early_state_is_kept_or_the_last_and_what_both_know_by_heart_is_told(
     assert (of_last.step, of_kept.step) == (90, 18)
     assert of_last.asked == of_kept.asked == len(toys.PAIRS)
     assert of_last.right > of_kept.right
+    (endings,) = _of(best, Endings)
+    assert (endings.step, endings.asked) == (18, 1)
     # The other state of a run that is done is taken without training again.
     last, trained, _ = _run(tmp_path, resume_from=90, patience=0, keep="last", **rising)
     again, as_before, _ = _run(tmp_path, resume_from=90, patience=0, **rising)
     assert not _of([*last, *again], StepDone)
     assert (last[-1].kept_step, again[-1].kept_step) == (90, 18)
     assert _of(last, Recalled) == [of_last]
+    assert _of(again, Endings) == [endings]
+    assert _of(last, Endings)[0].step == 90
     assert any(not torch.equal(early[name], trained[name]) for name in early)
     assert all(torch.equal(early[name], as_before[name]) for name in early)
 
@@ -241,3 +245,4 @@ def test_patience_ends_no_run_whose_last_state_is_kept(tmp_path, rising):
 def test_an_interrupted_run_is_not_asked_what_it_knows(tmp_path):
     interrupted, _, _ = _run(tmp_path, stop_after=2)
     assert not _of(interrupted, Recalled)
+    assert not _of(interrupted, Endings)

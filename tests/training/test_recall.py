@@ -54,6 +54,21 @@ def test_an_answer_that_does_not_end_is_not_given_back(taught):
     assert recall.gives_back(model, [unended, known]) == [False, True]
 
 
+def test_whether_it_would_stop_is_what_stands_after_the_whole_answer(taught, monkeypatch):
+    model, encoder, _, examples = taught
+    logits = [model(input_ids=torch.tensor([example.ids[:-1]])).logits[0, -1] for example in examples]
+    expected = [int(each.argmax()) == encoder.eos_id for each in logits]
+    assert recall.would_stop(model, examples) == expected
+    assert recall.would_stop(model, examples, tokens_a_row=1) == expected
+    assert all(s for s, r in zip(expected, recall.gives_back(model, examples), strict=True) if r)
+    untaught = lora.attach(toys.phi(), LoraSettings(r=8), "toy", 1).eval()
+    assert not any(recall.would_stop(untaught, examples))
+    monkeypatch.setattr(recall, "fast_row_loss", lambda _: None)
+    assert recall.would_stop(model, examples) == expected
+    (told,) = recall.measure_endings(model, examples, 7)
+    assert (told.step, told.asked, told.known) == (7, len(examples), sum(expected))
+
+
 def test_cut_answers_are_not_asked_for_and_of_many_pairs_the_same_hundred_are(taught):
     _, _, _, examples = taught
     assert recall.choose([replace(examples[0], was_cut=True), examples[1]]) == [examples[1]]
@@ -67,3 +82,6 @@ def test_nothing_is_said_of_no_pairs_and_where_memory_is_short(taught, monkeypat
     assert not list(recall.measure(model, [], 3))
     monkeypatch.setattr(recall, "gives_back", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     assert not list(recall.measure(model, examples, 3))
+    assert not list(recall.measure_endings(model, [], 3))
+    monkeypatch.setattr(recall, "would_stop", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    assert not list(recall.measure_endings(model, examples, 3))

@@ -16,7 +16,8 @@ class Run:
     """A training run and its figures. Losses are nats per answer token; None is not measured.
 
     `eval_loss` is that of `kept_step`, whose state is the model. Of `own_asked` training questions it answers
-    `own_right_kept` word for word, the state of the last step `own_right_last`.
+    `own_right_kept` word for word, the state of the last step `own_right_last`. Having read `endings_asked` held-out
+    answers, it would stop after `endings_known`.
     """
 
     folder: RunFolder
@@ -37,6 +38,8 @@ class Run:
     own_asked: int | None = None
     own_right_kept: int | None = None
     own_right_last: int | None = None
+    endings_asked: int | None = None
+    endings_known: int | None = None
     diagnosis: tuple[Diagnosis, ...] = ()  # worst first
 
     def to_json(self) -> dict[str, Any]:

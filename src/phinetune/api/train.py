@@ -134,6 +134,7 @@ def _train(
             rollbacks=log.rollbacks,
             kept_step=kept_step,
             recalled=log.recalled,
+            endings=log.endings,
             stopped=stopped,
             seconds=seconds,
             peak_memory_gb=peak_memory_gb(device),
@@ -205,6 +206,8 @@ def _train(
         own_asked=figures["own_asked"],
         own_right_kept=figures["own_right_kept"],
         own_right_last=figures["own_right_last"],
+        endings_asked=figures["endings_asked"],
+        endings_known=figures["endings_known"],
         diagnosis=tuple(diagnosis),
     )
 

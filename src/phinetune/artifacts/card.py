@@ -132,6 +132,7 @@ def _results(facts: CardFacts) -> str:
         ("its perplexity", _number(_perplexity(figures["kept_eval_loss"]), ".2f")),
         ("step that was kept", _kept_step(figures)),
         ("own training questions answered word for word", _by_heart(figures)),
+        ("held-out answers after which it would stop", _endings(figures)),
         ("training loss over the last epoch", _number(figures["final_train_loss"], ".3f")),
         ("optimizer steps", _number(figures["steps"], ",")),
         ("epochs", _number(figures["epochs"], ".2f")),
@@ -287,6 +288,10 @@ def _kept_step(figures: Summary) -> str:
 
 def _by_heart(figures: Summary) -> str:
     return "" if figures["own_asked"] is None else f"{figures['own_right_kept']} of {figures['own_asked']}"
+
+
+def _endings(figures: Summary) -> str:
+    return "" if figures["endings_asked"] is None else f"{figures['endings_known']} of {figures['endings_asked']}"
 
 
 def _perplexity(loss: float | None) -> float | None:

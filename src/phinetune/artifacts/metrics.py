@@ -22,6 +22,7 @@ from typing import TypedDict
 
 from phinetune.errors import RunError
 from phinetune.events import (
+    Endings,
     Event,
     Finished,
     Recalled,
@@ -70,6 +71,7 @@ class MetricsLog:
         self._rows = {row.step: row for row in rows}
         self._rollbacks: list[RolledBack] = []
         self.recalled: list[Recalled] = []  # by the last state, then by the one that was kept if it is another
+        self.endings: Endings | None = None
 
     @property
     def rows(self) -> list[MetricsRow]:
@@ -120,6 +122,8 @@ class MetricsLog:
                 self._rows = {step: row for step, row in self._rows.items() if step <= event.to_step}
             case Recalled():
                 self.recalled.append(event)
+            case Endings():
+                self.endings = event
             case Validated():
                 alone = MetricsRow(event.step, event.epoch, None, None, None, None, 0, 0.0)
                 row = self._rows.get(event.step, alone)
@@ -188,6 +192,8 @@ class Summary(TypedDict):
     own_asked: int | None  # training questions, for the two below
     own_right_kept: int | None  # answered word for word by the model
     own_right_last: int | None  # and by the state of the last step
+    endings_asked: int | None  # held-out answers read whole, for the one below
+    endings_known: int | None  # after which the model would stop
     steps: int
     epochs: float
     seconds: float
@@ -215,6 +221,7 @@ def summary(
     rollbacks: int = 0,
     kept_step: int | None = None,
     recalled: Sequence[Recalled] = (),
+    endings: Endings | None = None,
     stopped: StopReason,
     seconds: float,
     peak_memory_gb: float | None = None,
@@ -242,6 +249,8 @@ def summary(
         own_asked=recalled[-1].asked if recalled else None,
         own_right_kept=recalled[-1].right if recalled else None,
         own_right_last=recalled[0].right if recalled else None,
+        endings_asked=endings.asked if endings else None,
+        endings_known=endings.known if endings else None,
         steps=rows[-1].step if rows else 0,
         epochs=rows[-1].epoch if rows else 0.0,
         seconds=seconds,

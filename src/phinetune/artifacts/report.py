@@ -129,6 +129,8 @@ def _headline(figures: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         boxes.append((shown, "loss on held-out answers"))
     if comparison is not None:
         boxes += _compared(comparison)
+    elif figures.get("endings_asked"):
+        boxes.append((f"{figures['endings_known']} of {figures['endings_asked']}", "held-out answers it would end"))
     if figures.get("own_asked"):
         boxes.append((f"{figures['own_right_kept']} of {figures['own_asked']}", "training answers given word for word"))
     if figures["real_tokens_per_s"] is not None:

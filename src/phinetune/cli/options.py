@@ -18,6 +18,7 @@ GREEDY = typer.Option(
     "[dim]\\[default: greedy][/dim]",
     show_default=False,
 )
+OPEN = typer.Option(False, "--open", help="Show the report in the browser.")
 DETAILS = typer.Option(False, "--details", help="Show everything behind it too.")
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of a page, for scripts.")
 

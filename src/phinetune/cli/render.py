@@ -24,6 +24,7 @@ from phinetune.cli.diagnosis_page import print_diagnosis
 from phinetune.cli.terminal import json_text, open_console, safe, shown
 from phinetune.errors import PhinetuneError
 from phinetune.events import (
+    Endings,
     Event,
     Finished,
     MirrorAwaited,
@@ -217,7 +218,7 @@ class TrainingPage:
                 self.say(f"Copying to {event.path} …")
             case Mirrored(with_model=True):
                 self.say(f"A verified copy of everything is in {event.path}")
-            case Saved() | Recalled() | Finished() | Mirrored():
+            case Saved() | Recalled() | Endings() | Finished() | Mirrored():
                 pass
 
     def close(self, run: Any) -> None:
@@ -238,6 +239,8 @@ class TrainingPage:
             table.add_row("Held-out loss", _loss_words(run))
         if run.own_asked:
             table.add_row("By heart", _by_heart(run))
+        if run.endings_asked:
+            table.add_row("Stopping", f"would stop after {run.endings_known} of {run.endings_asked} held-out answers")
         speed = f", {run.real_tokens_per_s:,.0f} tokens/s" if run.real_tokens_per_s else ""
         table.add_row("Training", f"{counted(run.steps, 'step')} in {duration(run.seconds)}{speed}")
         if run.peak_memory_gb:

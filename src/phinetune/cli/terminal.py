@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
+import webbrowser
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -55,3 +57,8 @@ def open_console(*, errors: bool = False) -> Console:
     """Where to print: as wide as the terminal, or without folding where there is none."""
     stream = sys.stderr if errors else sys.stdout
     return ShownConsole(file=stream, highlight=False, soft_wrap=not stream.isatty())
+
+
+def open_page(page: Path) -> None:
+    """Show an HTML file in the browser, where there is one."""
+    webbrowser.open(page.resolve().as_uri())

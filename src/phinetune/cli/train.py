@@ -9,9 +9,10 @@ import typer
 
 import phinetune
 from phinetune.cli.interrupt import Interrupt
-from phinetune.cli.options import AS_JSON, setting
+from phinetune.cli.options import AS_JSON, OPEN, setting
 from phinetune.cli.output import go_on_without_output
 from phinetune.cli.render import TrainingPage, print_json
+from phinetune.cli.terminal import open_page
 from phinetune.events import Event
 
 _OF_THE_RUN = ("sheet", "out", "preset", "config", "resume", "overwrite", "mirror")
@@ -55,6 +56,7 @@ def command(
         "finished model. --resume goes on from it when --out has nothing newer.",
         rich_help_panel=_RUN,
     ),
+    open_it: bool = OPEN,
     as_json: bool = AS_JSON,
 ) -> None:
     """Fine-tune a model on a spreadsheet of questions and answers.
@@ -64,7 +66,8 @@ def command(
     given: dict[str, Any] = dict(locals())
     runs_with = {name: given.pop(name) for name in _OF_THE_RUN}
     assignments = given.pop("set_") or []
-    given.pop("as_json")
+    for name in ("open_it", "as_json"):
+        given.pop(name)
     go_on_without_output()
     with TrainingPage(silent=as_json) as page, Interrupt(page.tell) as interrupt:
 
@@ -84,5 +87,7 @@ def command(
         print_json(run.to_json())
     else:
         page.close(run)
+        if open_it and run.stopped != "interrupted" and run.folder.report_html.exists():
+            open_page(run.folder.report_html)
     if run.stopped == "interrupted":
         raise typer.Exit(130)

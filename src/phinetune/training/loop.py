@@ -241,12 +241,15 @@ class _Run:
         )
 
     def keep(self) -> Iterator[Event]:
-        """Put the state to keep in the model. What the last one knows by heart is told in any case."""
+        """Put the state to keep in the model. What the last one knows by heart is told in any case, and of the kept one
+        whether it knows where answers end."""
         chosen = recall.choose(self.corpus.train)
         yield from recall.measure(self.model, chosen, self.progress.step, self.room.validation_row)
         if self.kept_step != self.progress.step:
             lora.put_weights(self.model, self.recovery.best_weights())
             yield from recall.measure(self.model, chosen, self.kept_step, self.room.validation_row)
+        held_out = recall.choose(self.corpus.validation)
+        yield from recall.measure_endings(self.model, held_out, self.kept_step, self.room.validation_row)
 
     @property
     def kept_step(self) -> int:
