@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,22 @@ def test_a_wide_gap_is_told_and_a_normal_one_is_not():
     assert "gap" not in near_zero
 
 
+def test_a_gap_beyond_the_usual_is_noted_although_much_was_won_and_not_praised_without_it():
+    found = _found(_rows(_noisy(_fall(3, 1.0), 0.05), _fall(2.9, 1.5)), Facts(lora_r=16))
+    assert found["gap"].severity == "note"
+    assert found["gap"].number == pytest.approx(0.5, abs=0.1)
+    assert "followed, from 2.90 to 1.50, but not all the way" in found["gap"].sentence
+    assert "0.1 to 0.3 is usual" in found["gap"].sentence
+    assert "--lora-r 8" in found["gap"].advice
+    assert "validation_follows" not in found
+    usual = _found(_rows(_noisy(_fall(3, 1.3), 0.05), _fall(2.9, 1.5)))
+    assert "gap" not in usual
+    assert "validation_follows" in usual
+    assert "gap" not in _found(_rows(_noisy(_fall(3, 1.0), 0.05), _fall(2.9, 1.5)), Facts(validation_pairs=9))
+    # A tenth of a loss of 9 is more than 0.3, and nothing.
+    assert "gap" not in _found(_rows(_noisy(_fall(12, 9), 0.01), _fall(12, 9.6)))
+
+
 def test_spikes_are_counted_and_one_is_only_a_note():
     one = _found(_with(_good(), {60: 4.0}))
     assert (one["spikes"].severity, one["spikes"].number) == ("note", 1)
@@ -295,6 +312,12 @@ def test_validation_that_got_worse_from_the_start_is_not_called_unmoved():
     assert "learning_rate_too_low" not in found
 
 
+def test_a_held_out_loss_that_rises_a_little_is_not_called_unmoved():
+    found = _found(_rows(_noisy(_fall(1.95, 1.8, 1), 0.01), lambda now: 1.84 + 0.08 * now))
+    assert "overfitting" in found
+    assert "learning_rate_too_low" not in found
+
+
 def test_with_few_steps_it_is_the_steps():
     rows = [row for row in _rows(_noisy(_fall(3, 2.95, 1), 0.02), _fall(2.9, 2.86, 1), every=5) if row.step <= 10]
     found = _found(rows)
@@ -315,6 +338,29 @@ def test_a_loss_that_stays_high_is_stuck_and_the_advice_names_a_higher_rate_and_
     assert found.severity == "note"
     assert "--lr 0.0005" in found.advice
     assert "--lora-r 32" in found.advice
+
+
+def test_a_stuck_loss_is_told_once_and_not_praised_beside():
+    found = _found(_rows(_noisy(_fall(3, 2.72, 20), 0.02), _fall(3, 2.72, 20)))
+    assert "The held-out loss stays high: it fell by 9%, to 2.72" in found["stuck"].sentence
+    assert "validation_follows" not in found
+
+
+def _without_held_out(rows):
+    return [replace(row, eval_loss=None) for row in rows if row.step]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_training_loss_alone_shows_that_it_is_stuck(seed):
+    found = _found(_without_held_out(_rows(_noisy(_fall(3, 2.7, 8), 0.02, seed), _fall(3, 2.8))))
+    assert set(found) == {"stuck", "nothing_held_out"}
+    assert "The training loss stays high: it fell by only" in found["stuck"].sentence
+    assert "a higher learning rate (--lr 0.0005), more epochs (--epochs 10)" in found["stuck"].advice
+
+
+@pytest.mark.parametrize("train", [_fall(3, 0.6), _fall(3, 2.0, 1), _fall(0.5, 0.45, 20)])
+def test_a_training_loss_that_falls_far_or_on_or_is_low_is_not_stuck(train):
+    assert "stuck" not in _found(_without_held_out(_rows(_noisy(train, 0.02), train)))
 
 
 def test_held_out_pairs_that_win_nothing():
@@ -357,6 +403,17 @@ def test_a_run_without_held_out_pairs_says_that_nobody_knows():
         (Facts(answers_cut=22, train_pairs=400, validation_pairs=40, max_length=512), "answers_cut", "warning"),
         (Facts(answers_cut=0), None, None),
         (Facts(asked=20, ended=20), "learned_to_stop", "good"),
+        (Facts(asked=10, ended=10), "learned_to_stop", "good"),
+        (Facts(asked=9, ended=9), None, None),
+        (Facts(asked=1, ended=1), None, None),
+        (Facts(asked=9, ended=2), "does_not_stop", "note"),
+        (Facts(endings_asked=49, endings_known=48), "learned_to_stop", "good"),
+        (Facts(endings_asked=9, endings_known=9), None, None),
+        (Facts(endings_asked=49, endings_known=45), None, None),
+        (Facts(endings_asked=49, endings_known=30), "does_not_stop", "note"),
+        (Facts(endings_asked=9, endings_known=0), "does_not_stop", "note"),
+        (Facts(endings_asked=49, endings_known=3), "does_not_stop", "warning"),
+        (Facts(endings_asked=0, endings_known=0), None, None),
         (Facts(asked=20, ended=18), "does_not_stop", "note"),
         (Facts(asked=20, ended=3), "does_not_stop", "warning"),
         (Facts(asked=0, ended=0), None, None),
@@ -369,6 +426,28 @@ def test_facts_that_no_curve_shows(facts, name, severity):
     assert extra == ({name} if name else set())
     if name:
         assert _found(_good(), facts)[name].severity == severity
+
+
+def test_whether_it_stops_is_told_by_what_it_wrote_where_it_was_asked_and_else_by_what_it_read():
+    read = _found(_good(), Facts(endings_asked=49, endings_known=48))["learned_to_stop"]
+    assert "it would end 48 of 49 held-out answers just where they end" in read.sentence
+    both = Facts(endings_asked=49, endings_known=48, asked=20, ended=3)
+    assert "Only 3 of 20 answers ended by themselves" in _found(_good(), both)["does_not_stop"].sentence
+    assert "learned_to_stop" not in _found(_good(), both)
+    never = _found(_good(), Facts(endings_asked=49, endings_known=0))["does_not_stop"]
+    assert "would stop after 0" in never.sentence
+    assert "phinetune compare" in never.advice
+
+
+def test_a_slow_run_is_told_of_batch_and_length_where_they_would_help():
+    long = Facts(seconds=9000.0, device="NVIDIA T4, 15 GB", batch_size=4, grad_accum=4, max_length=512)
+    advice = _found(_good(), replace(long, train_pairs=5))["slow"].advice  # 100 tokens a step, 20 steps an epoch
+    assert "--batch-size 16 --grad-accum 1" in advice
+    assert "Pairs have 400 tokens on average" in advice
+    assert "--max-length 256" in advice
+    short = _found(_good(), replace(long, train_pairs=100, device="CPU, 2 threads"))["slow"].advice
+    assert "--batch-size" not in short
+    assert "--max-length" not in short
 
 
 @pytest.mark.parametrize(("epochs", "dropout", "advised"), [(10, 0.1, False), (3, 0.1, True), (10, 0.05, True)])

@@ -22,7 +22,7 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     stability_rules.not_a_number,
     training_rules.learning_rate_too_high,
     training_rules.held_up,
-    training_rules.hardly_moved,
+    validation_rules.hardly_moved,
     validation_rules.no_better_than_before,
     setup_rules.leak,
     kept_rules.last_knows_more,
@@ -45,6 +45,7 @@ RULES: tuple[Callable[[Evidence], Diagnosis | None], ...] = (
     training_rules.smooth_fall,
     validation_rules.levelled_off,
 )
+_SAME_NAME = ("kept_step", "own_asked", "own_right_kept", "own_right_last", "endings_asked", "endings_known")
 _WITHOUT_STEPS = (stability_rules.went_back, stability_rules.not_a_number)
 
 
@@ -92,8 +93,10 @@ def read_facts(folder: RunFolder) -> Facts:
         stopped=figures.get("stopped"),
         device=config.get("device"),
         seconds=figures.get("seconds"),
+        batch_size=train.get("batch_size"),
+        grad_accum=train.get("grad_accum"),
         keep=train.get("keep"),
-        **{name: figures.get(name) for name in ("kept_step", "own_asked", "own_right_kept", "own_right_last")},
+        **{name: figures.get(name) for name in _SAME_NAME},
     )
 
 

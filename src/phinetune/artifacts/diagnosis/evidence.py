@@ -18,7 +18,7 @@ from phinetune.artifacts.metrics import MetricsRow
 from phinetune.events import StopReason
 
 Severity = Literal["warning", "note", "good"]
-# What fewer held-out pairs show may be chance: no praise rests on them.
+# What fewer pairs or answers show may be chance: no praise rests on them.
 TELLING = 10
 
 
@@ -39,6 +39,8 @@ class Facts:
 
     in_both_parts   held-out pairs whose question the training part asks too
     asked, ended    held-out questions that the tuned model was asked, and answers of it that ended by themselves
+    endings_*       asked: held-out answers that it read whole, as the sheet has them; known: how many of them it would
+                    end there
     keep            best or last: which state was to become the model; kept_step is the one that did
     own_asked       training questions, of which the model answers own_right_kept word for word, and the state of the
                     last step own_right_last
@@ -58,11 +60,15 @@ class Facts:
     stopped: StopReason | None = None
     device: str | None = None
     seconds: float | None = None
+    batch_size: int | None = None
+    grad_accum: int | None = None
     keep: str | None = None
     kept_step: int | None = None
     own_asked: int | None = None
     own_right_kept: int | None = None
     own_right_last: int | None = None
+    endings_asked: int | None = None
+    endings_known: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,13 @@ class Evidence:
         """
         fell = sum(self.thirds) if self.thirds else 0.0
         return 3 * self.thirds[2] / fell if self.thirds and fell > 0 else None
+
+    @property
+    def tokens_a_pair(self) -> float | None:
+        """How long a training pair is on average; None where it is not known."""
+        epochs = self.rows[-1].epoch if self.rows else 0.0
+        seen = (self.facts.train_pairs or 0) * epochs
+        return sum(row.tokens for row in self.rows) / seen if seen else None
 
     def trained_to(self, step: float) -> float:
         """The training loss around a step."""

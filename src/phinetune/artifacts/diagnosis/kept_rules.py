@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.artifacts.diagnosis.evidence import TELLING, Diagnosis, Evidence
 
 # The last state knows more when it answers a tenth of the questions more, and not just one or two.
 MORE, FEWEST_MORE = 0.1, 3
@@ -44,7 +44,7 @@ def forgoes_answers(evidence: Evidence) -> bool:
 
 def by_heart(evidence: Evidence) -> Diagnosis | None:
     asked, right = evidence.facts.own_asked, evidence.facts.own_right_kept
-    if not asked or right is None or right < NEARLY_ALL * asked:
+    if not asked or asked < TELLING or right is None or right < NEARLY_ALL * asked:
         return None
     return Diagnosis(
         "by_heart",

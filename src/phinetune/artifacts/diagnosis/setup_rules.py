@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
+from phinetune.artifacts.diagnosis.evidence import TELLING, Diagnosis, Evidence, Severity
 from phinetune.artifacts.diagnosis.validation_rules import is_overfitting
 from phinetune.settings import PRESETS
 
@@ -18,6 +18,10 @@ FEW_HELD_OUT = 20
 MANY_CUT = 0.05
 # A model that has learned to stop does so nearly always.
 MOST_END, FEW_END = 0.95, 0.8
+# After the words of somebody else, which it would not have chosen, it may think that more is to come, now and then.
+MOST_KNOWN, FEW_KNOWN = 0.8, 0.5
+# Beyond so many tokens a pair on average, many are longer than the 256 that a shorter --max-length would leave.
+LONG_PAIRS, SHORTER = 200, 256
 LONG_RUN = 2 * 3600.0  # seconds; a few hundred pairs take minutes where the set-up is right
 
 
@@ -46,13 +50,36 @@ def slow(evidence: Evidence) -> Diagnosis | None:
     if seconds is None or seconds < LONG_RUN:
         return None
     device = f" on {evidence.facts.device}" if evidence.facts.device else ""
+    more = "".join(f" {each}" for each in (_larger_batch(evidence), _shorter_pairs(evidence)) if each)
     return Diagnosis(
         "slow",
         "note",
         f"Training took {seconds / 3600:.1f} hours{device}.",
         seconds,
         "Make sure that a GPU is used (--device cuda), or take fewer epochs, or a smaller model; phinetune plan tells "
-        "the time beforehand.",
+        f"the time beforehand.{more}",
+    )
+
+
+def _larger_batch(evidence: Evidence) -> str:
+    """The same steps of more pairs at once: faster on a GPU, where memory allows. Not said of a CPU."""
+    batch, accum, device = evidence.facts.batch_size, evidence.facts.grad_accum, evidence.facts.device or ""
+    if not batch or not accum or accum == 1 or "CPU" in device.upper():
+        return ""
+    return (
+        f"On a GPU with memory to spare, more pairs at once are faster and the steps stay the same: --batch-size "
+        f"{batch * accum} --grad-accum 1."
+    )
+
+
+def _shorter_pairs(evidence: Evidence) -> str:
+    """Rows are not padded: only pairs that are longer than the limit get shorter by it, and lose the end."""
+    tokens, limit = evidence.tokens_a_pair, evidence.facts.max_length
+    if tokens is None or tokens <= LONG_PAIRS or not limit or limit <= SHORTER:
+        return ""
+    return (
+        f"Pairs have {tokens:.0f} tokens on average: shorter answers in the sheet save time, and so does --max-length "
+        f"{SHORTER}, which cuts the ends of the longer ones off."
     )
 
 
@@ -126,22 +153,45 @@ def answers_cut(evidence: Evidence) -> Diagnosis | None:
 
 
 def learned_to_stop(evidence: Evidence) -> Diagnosis | None:
-    asked, ended = evidence.facts.asked, evidence.facts.ended
+    """By the answers it wrote, once a comparison asked for them; before, by the answers of the sheet that it read."""
+    facts = evidence.facts
+    return _written_answers_end(facts.asked, facts.ended) or _would_stop(facts.endings_asked, facts.endings_known)
+
+
+def _written_answers_end(asked: int | None, ended: int | None) -> Diagnosis | None:
     if not asked or ended is None:
         return None
-    share = ended / asked
-    if share >= MOST_END:
-        return Diagnosis(
-            "learned_to_stop",
-            "good",
-            f"The model has learned to stop: {ended} of {asked} answers ended by themselves.",
-            share,
-        )
+    if ended >= MOST_END * asked:
+        said = f"The model has learned to stop: {ended} of {asked} answers ended by themselves."
+        return Diagnosis("learned_to_stop", "good", said, ended / asked) if asked >= TELLING else None
     return Diagnosis(
         "does_not_stop",
-        "warning" if share < FEW_END else "note",
+        _how_bad(asked, ended, FEW_END),
         f"Only {ended} of {asked} answers ended by themselves; the others were broken off.",
-        share,
+        ended / asked,
         "If these answers are long by nature, raise generate.max_new_tokens. Otherwise train longer, and see that no "
         "answers are cut in training (--max-length).",
     )
+
+
+def _would_stop(asked: int | None, known: int | None) -> Diagnosis | None:
+    if not asked or known is None:
+        return None
+    if known >= MOST_END * asked:
+        said = f"The model has learned to stop: it would end {known} of {asked} held-out answers just where they end."
+        return Diagnosis("learned_to_stop", "good", said, known / asked) if asked >= TELLING else None
+    if known >= MOST_KNOWN * asked:
+        return None
+    return Diagnosis(
+        "does_not_stop",
+        _how_bad(asked, known, FEW_KNOWN),
+        f"At the end of {asked} held-out answers, read as the sheet has them, the model would stop after {known}, and "
+        f"write on after the other{'s' * (asked - known > 1)}.",
+        known / asked,
+        "Train longer, and see that no answers are cut in training (--max-length). phinetune compare tells how the "
+        "answers that it writes itself end.",
+    )
+
+
+def _how_bad(asked: int, ended: int, few: float) -> Severity:
+    return "warning" if ended < few * asked and asked >= TELLING else "note"

@@ -4,6 +4,8 @@ apply.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence, running_median
@@ -13,7 +15,10 @@ BARELY = 0.05
 # Below a tenth the fall of the training loss is not yet told from noise with confidence.
 CLEAR_FALL = 0.1
 # A loss that stopped falling after so little is stuck rather than done; tuning on new facts takes off a half and more.
-STUCK = 0.15
+# It is high above 1: well-trained runs of such sheets end between a half and one.
+STUCK, HIGH = 0.15, 1.0
+# Half of the mean pace at the end: by then an exponential fall has done 70 % of what it will do.
+STILL_FALLING = 0.5
 # Fewer steps than this teach little at any learning rate.
 FEW_STEPS = 20
 # The smoothed loss has to climb by a quarter of its level, and undo a quarter of what was won, to be more than a hill.
@@ -122,53 +127,46 @@ def spike_steps(evidence: Evidence) -> list[int]:
     return [int(step) for step in evidence.curves.steps[counts]]
 
 
-def hardly_moved(evidence: Evidence) -> Diagnosis | None:
-    """Neither loss moved. With enough steps that is the learning rate; without, the steps."""
-    gain = evidence.validation_gain if evidence.validation_gain is not None else evidence.training_gain
-    if not evidence.steps or abs(gain) >= BARELY or evidence.training_gain >= CLEAR_FALL or rises(evidence):
-        return None
-    now = evidence.curves.best[1] if evidence.before is not None and evidence.curves.best else evidence.ended
-    was = evidence.before if evidence.before is not None else evidence.began
-    moved = f"The loss hardly moved: {was:.2f} before, {now:.2f} after"
-    if evidence.steps < FEW_STEPS:
-        return Diagnosis(
-            "too_few_steps",
-            "warning",
-            f"{moved}. The run had only {_steps(evidence.steps)}.",
-            evidence.steps,
-            "More epochs (--epochs), more pairs, or fewer of them in a step (--grad-accum 1).",
-        )
-    return Diagnosis(
-        "learning_rate_too_low",
-        "warning",
-        f"{moved} {_steps(evidence.steps)} at a learning rate of {evidence.peak_rate:.2g}, which is too low.",
-        gain,
-        f"Raise it: --lr {evidence.peak_rate * 5:.2g}. If the loss still does not move, look at the answers: "
-        "phinetune check.",
-    )
-
-
 def stuck(evidence: Evidence) -> Diagnosis | None:
     """It fell a little, and stopped falling while the learning rate was still high."""
-    gain = evidence.validation_gain
-    if gain is None or not BARELY <= gain < STUCK or evidence.training_gain >= STUCK or rises(evidence):
+    if not is_stuck(evidence):
         return None
-    if evidence.pace is None or evidence.pace >= 0.5:
-        return None
-    assert evidence.curves.best
-    rank = f" (--lora-r {2 * evidence.facts.lora_r})" if evidence.facts.lora_r else ""
+    gain, best, facts = evidence.validation_gain, evidence.curves.best, evidence.facts
+    longer = f"more epochs (--epochs {math.ceil(2 * evidence.epoch(evidence.curves.last_step))}), "
+    if gain is not None and best:
+        said, longer = (
+            f"The held-out loss stays high: it fell by {gain:.0%}, to {best[1]:.2f}, and then no further.",
+            "",
+        )
+    else:
+        gain = evidence.training_gain
+        said = f"The training loss stays high: it fell by only {gain:.0%}, to {evidence.ended:.2f}."
+    rank = f" (--lora-r {2 * facts.lora_r})" if facts.lora_r else ""
     return Diagnosis(
         "stuck",
         "note",
-        f"The loss stays high: it fell by {gain:.0%}, to {evidence.curves.best[1]:.2f}, and then no further.",
+        said,
         gain,
-        f"If answers are not good yet: a higher learning rate (--lr {evidence.peak_rate * 2.5:.2g}), a larger rank"
-        f"{rank}, and answers that are complete and of one kind (phinetune check).",
+        f"If answers are not good yet: a higher learning rate (--lr {evidence.peak_rate * 2.5:.2g}), {longer}a larger "
+        f"rank{rank}, and answers that are complete and of one kind (phinetune check).",
     )
 
 
+def is_stuck(evidence: Evidence) -> bool:
+    """By the held-out loss; where nothing was held out by the training loss, too noisy to tell a slow fall from none."""
+    gain, best = evidence.validation_gain, evidence.curves.best
+    if gain is None or best is None:
+        few = evidence.steps < FEW_STEPS
+        return not few and BARELY <= evidence.training_gain < STUCK and evidence.ended > HIGH and not rises(evidence)
+    if not BARELY <= gain < STUCK or evidence.training_gain >= STUCK or best[1] <= HIGH or rises(evidence):
+        return False
+    return evidence.pace is not None and evidence.pace < STILL_FALLING
+
+
 def smooth_fall(evidence: Evidence) -> Diagnosis | None:
-    if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence) or is_held_up(evidence):
+    if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence):
+        return None
+    if is_held_up(evidence) or is_stuck(evidence):
         return None
     return Diagnosis(
         "smooth_fall",
@@ -176,7 +174,3 @@ def smooth_fall(evidence: Evidence) -> Diagnosis | None:
         f"The training loss fell smoothly, from {evidence.began:.2f} to {evidence.ended:.2f}.",
         evidence.training_gain,
     )
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""Rules on the held-out loss: is the model better on pairs it has not seen, and was the run long enough."""
+"""Rules on the held-out loss: did it move, is the model better on pairs it has not seen, was the run long enough."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
 from phinetune.artifacts.diagnosis.kept_rules import forgoes_answers
-from phinetune.artifacts.diagnosis.training_rules import BARELY, CLEAR_FALL, STUCK, is_held_up, rises
+from phinetune.artifacts.diagnosis.stability_rules import steps
+from phinetune.artifacts.diagnosis.training_rules import (
+    BARELY,
+    CLEAR_FALL,
+    FEW_STEPS,
+    STILL_FALLING,
+    STUCK,
+    is_held_up,
+    is_stuck,
+    rises,
+)
 
 # A rise counts from 3 % of the best loss and a twentieth of what was won: below, validations differ by chance. At
 # 10 % and a fifth it is no longer a matter of the last epoch.
 RISE, RISE_OF_GAIN = 0.03, 0.05
 STEEP_RISE, STEEP_OF_GAIN = 0.1, 0.2
-# Some gap is normal. It is wide when the training pairs are a third better, and by more than half of all that the
-# held-out ones won. Neither alone will do: near 0 every gap is a large share, and after a small gain any gap is.
+# Some gap is normal: up to 0.3 nats by the guide, and a tenth of the loss, which the luck of the batches makes up.
+USUAL_GAP, USUAL_OF_LOSS = 0.3, 0.1
+# It is wide when the training pairs are a third better, and by more than half of all that the held-out ones won.
+# Neither alone will do: near 0 every gap is a large share, and after a small gain any gap is.
 GAP_OF_LOSS, GAP_OF_GAIN = 0.3, 0.5
 # Beyond this an adapter learns from half of what it sees.
 _MOST_DROPOUT = 0.5
 # No better than the base model: a difference of 2 % either way is chance.
 NO_BETTER = 0.02
-# Half of the mean pace at the end: by then an exponential fall has done 70 % of what it will do.
-STILL_FALLING = 0.5
 # The epoch in which so much of the gain was there is the one in which it levelled off.
 MOST_OF_GAIN = 0.95
 
@@ -36,6 +46,34 @@ def nothing_held_out(evidence: Evidence) -> Diagnosis | None:
         "There is no held-out loss, so nobody knows how the model does on questions it has not seen.",
         0,
         "Add pairs with different questions: a tenth of them is held out.",
+    )
+
+
+def hardly_moved(evidence: Evidence) -> Diagnosis | None:
+    """Neither loss moved, also not up. With enough steps that is the learning rate; without, the steps."""
+    gain = evidence.validation_gain if evidence.validation_gain is not None else evidence.training_gain
+    if not evidence.steps or abs(gain) >= BARELY or evidence.training_gain >= CLEAR_FALL or rises(evidence):
+        return None
+    if is_overfitting(evidence):
+        return None
+    now = evidence.curves.best[1] if evidence.before is not None and evidence.curves.best else evidence.ended
+    was = evidence.before if evidence.before is not None else evidence.began
+    moved = f"The loss hardly moved: {was:.2f} before, {now:.2f} after"
+    if evidence.steps < FEW_STEPS:
+        return Diagnosis(
+            "too_few_steps",
+            "warning",
+            f"{moved}. The run had only {steps(evidence.steps)}.",
+            evidence.steps,
+            "More epochs (--epochs), more pairs, or fewer of them in a step (--grad-accum 1).",
+        )
+    return Diagnosis(
+        "learning_rate_too_low",
+        "warning",
+        f"{moved} {steps(evidence.steps)} at a learning rate of {evidence.peak_rate:.2g}, which is too low.",
+        gain,
+        f"Raise it: --lr {evidence.peak_rate * 5:.2g}. If the loss still does not move, look at the answers: "
+        "phinetune check.",
     )
 
 
@@ -109,37 +147,68 @@ def is_overfitting(evidence: Evidence) -> bool:
 
 
 def gap(evidence: Evidence) -> Diagnosis | None:
-    """Training pairs known far better than held-out ones, at the step that was kept."""
-    best = evidence.curves.best
-    if not best or not is_wide(evidence):
+    """Training pairs known better than held-out ones, at the step of the lowest held-out loss: a warning where it is
+    far better, a note where it is more than usual."""
+    best, width = evidence.curves.best, gap_width(evidence)
+    if best is None or width is None or not is_unusual(evidence):
         return None
-    trained, rank = evidence.trained_to(best[0]), evidence.facts.lora_r
+    losses = f"loss {best[1] - width:.2f} against {best[1]:.2f} at step {best[0]}"
+    rank = evidence.facts.lora_r
     smaller = f" (--lora-r {max(1, rank // 2)})" if rank else ""
+    advice = f"a smaller rank{smaller} or more dropout (--lora-dropout) help a little."
+    if is_wide(evidence):
+        return Diagnosis(
+            "gap",
+            "warning",
+            f"The model knows its training pairs far better than held-out ones: {losses}.",
+            width,
+            f"More pairs, and the same facts asked in several ways; {advice}",
+        )
+    gain = evidence.validation_gain
+    followed = ""
+    if evidence.before is not None and gain is not None and gain >= BARELY and not is_overfitting(evidence):
+        followed = f"The held-out loss followed, from {evidence.before:.2f} to {best[1]:.2f}, but not all the way. "
     return Diagnosis(
         "gap",
-        "warning",
-        f"The model knows its training pairs far better than held-out ones: loss {trained:.2f} against {best[1]:.2f} "
-        f"at step {best[0]}.",
-        best[1] - trained,
-        f"More pairs, and the same facts asked in several ways; a smaller rank{smaller} or more dropout "
-        "(--lora-dropout) help a little.",
+        "note",
+        f"{followed}The model knows its training pairs better than held-out ones: {losses}, where a difference of "
+        f"0.1 to {USUAL_GAP:g} is usual.",
+        width,
+        f"If answers to new questions are not good enough: more pairs, and the same facts asked in several ways; "
+        f"{advice}",
     )
 
 
-def is_wide(evidence: Evidence) -> bool:
+def gap_width(evidence: Evidence) -> float | None:
+    """How much lower the training loss is at the step of the lowest held-out loss; None where that cannot be told."""
     best = evidence.curves.best
     if best is None or not evidence.steps or rises(evidence):
+        return None
+    return best[1] - evidence.trained_to(best[0])
+
+
+def is_wide(evidence: Evidence) -> bool:
+    best, width = evidence.curves.best, gap_width(evidence)
+    if best is None or width is None:
         return False
-    width = best[1] - evidence.trained_to(best[0])
     won = max(0.0, evidence.before - best[1]) if evidence.before is not None else 0.0
     return width > GAP_OF_LOSS * best[1] and width > GAP_OF_GAIN * won
 
 
+def is_unusual(evidence: Evidence) -> bool:
+    """Wide, or more than usual on enough held-out pairs to tell."""
+    best, width = evidence.curves.best, gap_width(evidence)
+    if best is None or width is None:
+        return False
+    more = width > USUAL_GAP and width > USUAL_OF_LOSS * best[1] and not evidence.hardly_held_out
+    return more or is_wide(evidence)
+
+
 def follows(evidence: Evidence) -> Diagnosis | None:
     gain, best = evidence.validation_gain, evidence.curves.best
-    if gain is None or best is None or gain < BARELY or is_wide(evidence) or rises(evidence):
+    if gain is None or best is None or gain < BARELY or is_unusual(evidence) or rises(evidence):
         return None
-    if is_overfitting(evidence) or evidence.hardly_held_out:
+    if is_overfitting(evidence) or is_stuck(evidence) or evidence.hardly_held_out:
         return None
     return Diagnosis(
         "validation_follows",
