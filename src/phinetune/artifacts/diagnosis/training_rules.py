@@ -134,10 +134,8 @@ def stuck(evidence: Evidence) -> Diagnosis | None:
     gain, best, facts = evidence.validation_gain, evidence.curves.best, evidence.facts
     longer = f"more epochs (--epochs {math.ceil(2 * evidence.epoch(evidence.curves.last_step))}), "
     if gain is not None and best:
-        said, longer = (
-            f"The held-out loss stays high: it fell by {gain:.0%}, to {best[1]:.2f}, and then no further.",
-            "",
-        )
+        said = f"The held-out loss stays high: it fell by {gain:.0%}, to {best[1]:.2f}, and then no further."
+        longer = ""
     else:
         gain = evidence.training_gain
         said = f"The training loss stays high: it fell by only {gain:.0%}, to {evidence.ended:.2f}."
@@ -153,7 +151,7 @@ def stuck(evidence: Evidence) -> Diagnosis | None:
 
 
 def is_stuck(evidence: Evidence) -> bool:
-    """By the held-out loss; where nothing was held out by the training loss, too noisy to tell a slow fall from none."""
+    """By the held-out loss; where there is none by the training loss, too noisy to tell a slow fall from none."""
     gain, best = evidence.validation_gain, evidence.curves.best
     if gain is None or best is None:
         few = evidence.steps < FEW_STEPS
