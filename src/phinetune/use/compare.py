@@ -29,7 +29,7 @@ from phinetune.use.significance import Contrast, contrast
 
 SCORES = ("exact", "f1", "rouge_l", "chrf", "right")
 OnProgress = Callable[[str, int, int], None]
-_ROW = 1024  # tokens
+_ROW = 1024  # tokens; 30 pairs of the handbook on one thread, SmolLM2 in fp32: 10.0 s one by one, 4.6 s so
 
 
 @dataclass(frozen=True)
