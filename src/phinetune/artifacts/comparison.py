@@ -183,8 +183,8 @@ def _draw_scores(axes: Axes, record: dict[str, Any]) -> None:
                 end = max(width, score["high"])
             axes.text(end + 0.015, place, f"{width:.0%}", va="center", fontsize=10, color=_INK)
     sure = not is_too_few(record["scores"]["f1"])
-    lines = "thin line: 95 % interval" if sure else "no intervals: these are too few questions"
-    axes.set_xlabel(lines, loc="right", labelpad=10, fontsize=10, color=_QUIET)
+    lines = "thin line: 95 % interval" if sure else "too few questions for intervals"
+    axes.set_xlabel(lines, loc="right", fontsize=10, color=_QUIET)
     axes.set_yticks(
         range(len(names)), [SCORES[name].format(judge=record["judge"]) for name in reversed(names)], fontsize=11
     )
