@@ -118,6 +118,14 @@ def _csv(question: str, answer: str = "An answer that is long enough.") -> bytes
     return "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows).encode()
 
 
+def _many_rows(rows: int, letters: int) -> bytes:
+    words = "the keeper of each light has a lamp and two keys to it "
+    text = words * (letters // len(words) + 1)
+    return b"question,answer\n" + b"".join(
+        b"who is %d?,%s\n" % (n, text[n % 50 :][:letters].encode()) for n in range(rows)
+    )
+
+
 def _json(question: str, answer: str = "An answer that is long enough.") -> bytes:
     rows = [{"question": question, "answer": answer}, {"question": "Who keeps the light?", "answer": "Old Maren."}]
     return json.dumps(rows).encode()
@@ -328,6 +336,16 @@ def _gallery() -> dict[str, Maker]:
         "16,384 columns of text": lambda: b",".join(b"a%d" % i for i in range(16_384)) + b"\n" + b"b," * 16_384,
         "a million columns": lambda: b"a," * 1_000_000,
         "50,000 rows": lambda: b"question,answer\n" + b"a b,c d\n" * 50_000,
+        "csv 30,000 rows of 300 letters": lambda: _many_rows(30_000, 300),
+        "csv a million rows": lambda: _many_rows(1_000_000, 20),
+        "csv 60 MB in long cells": lambda: _many_rows(600, 100_000),
+        "csv 30 MB in long cells": lambda: _many_rows(300, 100_000),
+        "csv 64 MB of commas": lambda: b"question,answer\n" + (b"," * 16_000 + b"\n") * 4000,
+        "csv 64 MB of line ends": lambda: b"question,answer\nwho?,we\n" + b"\n" * (63 << 20) + b"a,b",
+        "csv 80 MB": lambda: _many_rows(40_000, 2000),
+        "json 60 MB of lists": lambda: b"[" + b"[]," * 20_000_000 + b"[]]",
+        "json 60 MB of numbers": lambda: b"[" + b"0," * 30_000_000 + b"0]",
+        "json 40 MB of records": lambda: b"[" + b'{"question":"a","answer":"b"},' * 1_300_000 + b"{}]",
         "a million line ends": lambda: b"question,answer\nwho?,we\n" + b"\r" * 1_000_000,
         "a million quotes": lambda: b'question,answer\n"' + b'""' * 1_000_000,
         "sep lies": lambda: b'sep="\nquestion"answer\n',

@@ -117,6 +117,32 @@ def test_other_pairs_are_another_run_and_refused_before_the_model_is_loaded(toy_
     assert "ModelLoading" not in [type(event).__name__ for event in events]
 
 
+def test_other_weights_at_the_same_place_are_another_run(toy_base, toy_sheet, tmp_path):
+    base = shutil.copytree(toy_base, tmp_path / "base")
+    _train(toy_sheet, base, tmp_path / "run", stop_after=3)
+    toys.save(base, toys.phi(seed=5))
+    events = []
+    with pytest.raises(RunError) as refused:
+        phinetune.train(
+            toy_sheet, model=str(base), out=tmp_path / "run", epochs=2, lr=1e-2, batch_size=2, grad_accum=2,
+            resume=True, on_event=events.append,
+        )  # fmt: skip
+    assert f"weights of the base model {base}: " in str(refused.value)
+    assert "ModelLoading" not in [type(event).__name__ for event in events]
+
+
+def test_the_same_model_at_another_place_is_the_same_run(toy_base, toy_sheet, tmp_path, whole, monkeypatch):
+    """As on another machine, which fetches the run from its mirror."""
+    shutil.copytree(toy_base, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    _train(toy_sheet, "base", tmp_path / "run", stop_after=3, mirror=tmp_path / "mirror")
+    shutil.move("base", "moved")
+    shutil.rmtree(tmp_path / "run")
+    _, events = _train(toy_sheet, tmp_path / "moved", tmp_path / "run", resume=True, mirror=tmp_path / "mirror")
+    assert any(isinstance(event, Restored) for event in events)
+    assert _weights(tmp_path / "run") == whole
+
+
 def test_what_changes_memory_or_disk_and_not_the_result_may_change(toy_base, toy_sheet, tmp_path):
     _train(toy_sheet, toy_base, tmp_path, stop_after=3)
     changed = {"batch_size": 1, "grad_accum": 4, "device": "cpu", "patience": 5, "adapter_format": "bin"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phinetune.sheet import find_pairs
+from phinetune.sheet.findings import Pair
 from phinetune.sheet.near_duplicates import near_duplicates
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook.xlsx"
 
 
 def together(one: str, other: str, *, same_answer: bool = False) -> bool:
-    return near_duplicates([(one, "yes"), (other, "yes" if same_answer else "no")]) == [[0, 1]]
+    return near_duplicates([Pair(one, "yes", 2), Pair(other, "yes" if same_answer else "no", 3)]) == [[0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -254,18 +256,18 @@ def test_one_word_may_differ_in_a_paragraph_but_no_number() -> None:
 
 def test_groups_are_in_order_and_hold_all_members() -> None:
     asked = ["Where is the door?", "Why?", "Where's the door", "Who?", "where is a door please", "who"]
-    assert near_duplicates([(question, "") for question in asked]) == [[0, 2, 4], [3, 5]]
+    assert near_duplicates([Pair(question, "", 2) for question in asked]) == [[0, 2, 4], [3, 5]]
 
 
 def test_a_sheet_of_paraphrases_has_none() -> None:
     pairs = find_pairs(HANDBOOK).pairs
     assert len(pairs) == 490
-    assert near_duplicates([(pair.question, pair.answer) for pair in pairs]) == []
+    assert near_duplicates(pairs) == []
 
 
 @given(st.lists(st.text(alphabet="ab c?1é", max_size=12), max_size=12))
 def test_every_place_is_in_one_group_at_most(questions: list[str]) -> None:
-    places = [place for group in near_duplicates([(question, "") for question in questions]) for place in group]
+    places = [place for group in near_duplicates([Pair(question, "", 2) for question in questions]) for place in group]
     assert len(places) == len(set(places))
     assert all(0 <= place < len(questions) for place in places)
 
@@ -273,11 +275,19 @@ def test_every_place_is_in_one_group_at_most(questions: list[str]) -> None:
 def test_groups_do_not_depend_on_the_hashes_of_the_process() -> None:
     draw = random.Random(3)
     words = ["".join(draw.choices("abcdef", k=6)) for _ in range(40)]
-    pairs = [(" ".join(draw.choices(words, k=draw.choice((3, 8, 24)))), draw.choice(words)) for _ in range(300)]
-    code = f"from phinetune.sheet.near_duplicates import near_duplicates; print(near_duplicates({pairs!r}))"
+    texts = [(" ".join(draw.choices(words, k=draw.choice((3, 8, 24)))), draw.choice(words)) for _ in range(300)]
+    pairs = [Pair(question, answer, 2) for question, answer in texts]
+    code = (
+        "from phinetune.sheet import Pair\nfrom phinetune.sheet.near_duplicates import near_duplicates\n"
+        f"print(near_duplicates({pairs!r}))"
+    )
     printed = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
     }

@@ -173,7 +173,7 @@ class TestFindings:
     def test_numbers_whose_look_is_not_known_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [("question", "answer"), ("Share?", UnknownFormat("0.15")), ("Who?", "We.")]
         table = Table("FAQ", tuple(Row(number, cells) for number, cells in enumerate(rows, start=1)))
-        monkeypatch.setattr("phinetune.sheet.pairs.read_hashed", lambda _: ([table], ""))
+        monkeypatch.setattr("phinetune.sheet.pairs.read_hashed", lambda *_: ([table], ""))
         found = find_pairs("faq.xls")
         assert codes(found)["unknown_format"] == (2,)
         assert 'such as "0.15" (FAQ, row 2)' in message(found, "unknown_format")

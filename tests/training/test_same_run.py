@@ -59,5 +59,25 @@ def test_another_machine_is_no_other_run_and_is_told_apart():
     assert other_machine(RUN, RUN) == ""
 
 
+MODEL = {"model": "base", "model.config": "c1", "model.tokenizer": "t1", "model.weights": "w1"}
+
+
+def test_a_model_is_known_by_what_it_is_and_not_by_its_name():
+    refuse_another_run(RUN | MODEL, RUN | MODEL | {"model": "/tmp/x/base"}, Path())
+    with pytest.raises(RunError) as refused:
+        refuse_another_run(RUN | MODEL, RUN | MODEL | {"model.weights": "w2"}, Path())
+    assert "\n  weights of the base model base: w1 before, w2 now\n" in str(refused.value)
+    with pytest.raises(RunError) as refused:
+        refuse_another_run(RUN | MODEL, RUN | MODEL | {"model": "other", "model.tokenizer": "t2"}, Path())
+    assert "--model: base before, other now" in str(refused.value)
+    assert "tokenizer of the base model: t1 before, t2 now" in str(refused.value)
+
+
+def test_a_run_that_does_not_know_what_its_model_was_goes_by_the_name():
+    refuse_another_run(RUN, RUN | MODEL | {"model": "toy"}, Path())
+    with pytest.raises(RunError, match="--model: toy before, base now"):
+        refuse_another_run(RUN, RUN | MODEL, Path())
+
+
 def test_a_setting_that_an_earlier_version_did_not_know_is_no_difference():
     refuse_another_run(RUN, RUN | {"train.new": 1}, Path())

@@ -51,11 +51,15 @@ _FREE_TO_CHANGE = {
 }
 
 
-def run_config(settings: Settings, pairs: PairTable, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Every setting, the versions, the device and the data file's hash: what it takes to do the run again."""
+def run_config(
+    settings: Settings, pairs: PairTable, base: dict[str, str], device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Every setting, the versions, the device, and what the data file and the base model are (`model.identity`): what it
+    takes to do the run again."""
     return {
         "settings": settings.model_dump(mode="json"),
         "data_file": {"name": pairs.file, "sha256": pairs.sha256},
+        "base_model": base,
         "device": describe(device),
         "dtype": dtype_name(dtype),
         "kernels": "plain" if ops_for(torch.empty(0, dtype=dtype, device=device)) is PLAIN else "native",
@@ -71,6 +75,7 @@ def run_record(config: dict[str, Any], pairs: PairTable, parts: Split, template:
     flat = {f"{group}.{name}": value for group in ("data", "lora", "train") for name, value in settings[group].items()}
     return {
         "model": settings["model"],
+        **{f"model.{part}": digest for part, digest in config["base_model"].items()},
         "dtype": config["dtype"],
         "pairs": _hash(parts.train, parts.validation),
         "pairs.found": _hash(pairs.pairs),

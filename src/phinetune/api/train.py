@@ -29,7 +29,8 @@ from phinetune.model.device import (
     pick_device,
     pick_dtype,
 )
-from phinetune.model.load import load_base
+from phinetune.model.identity import identify
+from phinetune.model.load import find, load_base
 from phinetune.model.memory import RowPlan, plan_rows
 from phinetune.run_folder import RunFolder, begin_anew, write_json
 from phinetune.settings import Settings, TrainSettings
@@ -96,14 +97,15 @@ def _train(
         keep_freed_memory()
     with memory_told(lambda: no_memory_to_read(sheet)):
         pairs, parts = read_sheet(sheet, settings, on_event)
-    config_record = run_config(settings, pairs, device, dtype)
+    base_path = find(settings.model)
+    config_record = run_config(settings, pairs, identify(base_path), device, dtype)
     record = run_record(config_record, pairs, parts, template)
     checkpoints = Checkpoints(folder, record, settings.train.keep_checkpoints)
     start_from, mirror_anew = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else (None, True)
     begun = checkpoints if start_from is not None else None
     with memory_told(lambda: no_memory_to_begin(settings, dtype, device, begun)):
         on_event(ModelLoading(settings.model))
-        base = load_base(settings.model, dtype, device)
+        base = load_base(settings.model, dtype, device, base_path)
         encoder = Encoder(base.tokenizer, template, settings.data.max_length)
         corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
         model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)

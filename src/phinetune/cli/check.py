@@ -21,6 +21,7 @@ def command(
         None, help="Count tokens as this model does, if it is on this machine; estimated when left out."
     ),
     max_length: int | None = setting("max_length"),
+    limit: int | None = setting("limit"),
     fix: Path | None = typer.Option(
         None,
         help="Write a new workbook (.xlsx): every pair once, the other columns too, and the findings.",
@@ -39,6 +40,7 @@ def command(
         sheet_name=sheet_name,
         model=model,
         max_length=max_length,
+        limit=limit,
         fix=fix,
     )
     if as_json:

@@ -57,14 +57,14 @@ def known_license(hub_name: str) -> str | None:
     return _LICENSES.get(hub_name)
 
 
-def load_base(spec: str, dtype: torch.dtype, device: torch.device) -> Base:
-    """The model named by `spec`, frozen, in `dtype` on `device`, with its tokenizer.
+def load_base(spec: str, dtype: torch.dtype, device: torch.device, path: Path | None = None) -> Base:
+    """The model named by `spec`, frozen, in `dtype` on `device`, with its tokenizer. `path` is where `find` found it.
 
     Raises ModelError that says whether the name, the access, the network or the file is at fault.
     """
     if device.type == "cpu":
         bound_kernel_caches()
-    path = find(spec)
+    path = path or find(spec)
     kind = _kind(spec, path)
     load = load_gguf if path.is_file() else _load_folder
     try:

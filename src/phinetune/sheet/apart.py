@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from phinetune.errors import SheetError
+from phinetune.sheet.limits import MOST_ROWS, too_large, too_much
 
 _PROGRAM = Path(__file__).with_name("reader_process.py")
 _MEMORY = 1 << 30  # bytes
 _MOST_OUTPUT = 256 << 20  # characters of text in the sheets: half a million pages
-MOST_ROWS = 1_200_000  # a full sheet of Excel's, and some
 # "This row, a million times" takes no room in a file; rows that differ take several bytes each, packed as they may be.
 _ROWS_OF_ANY_FILE, _ROWS_PER_BYTE = 100_000, 1
 _OUTPUT_OF_ANY_FILE, _OUTPUT_PER_BYTE = 64 << 20, 200
@@ -41,10 +41,12 @@ class Part:
     name: str | None
     hidden: bool
     rows: list[tuple[int, Any]] = field(default_factory=list)
+    cut: bool = False
+    """Whether rows were left out because no more were wanted."""
 
 
-def rows_apart(kind: Kind, data: bytes, file: str) -> list[Part]:
-    """Every sheet with its numbered rows. Raises SheetError: protected, damaged, or more than can be read."""
+def rows_apart(kind: Kind, data: bytes, file: str, most: int | None = None) -> list[Part]:
+    """Every sheet with its numbered rows, the first `most` of each where that is said. Raises SheetError: protected, damaged, or more than can be read."""
     seconds = _SECONDS + _SECONDS_PER_MEGABYTE * (len(data) >> 20)
     command = [sys.executable, "-P", str(_PROGRAM), kind, str(_MEMORY), str(seconds)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -60,7 +62,7 @@ def rows_apart(kind: Kind, data: bytes, file: str) -> list[Part]:
         timer.start()
         try:
             _give(process.stdin, data)
-            parts = _collect(process.stdout, kind, file, len(data))
+            parts = _collect(process.stdout, kind, file, len(data), most)
         finally:
             expired = not timer.is_alive()
             timer.cancel()
@@ -80,7 +82,7 @@ def _give(stream: IO[bytes], data: bytes) -> None:
         return
 
 
-def _collect(lines: IO[bytes], kind: Kind, file: str, packed: int) -> list[Part] | None:
+def _collect(lines: IO[bytes], kind: Kind, file: str, packed: int, most: int | None) -> list[Part] | None:
     """What was read from a file of `packed` bytes; None when the reader died on the way."""
     parts: list[Part] = []
     size = count = 0
@@ -93,11 +95,15 @@ def _collect(lines: IO[bytes], kind: Kind, file: str, packed: int) -> list[Part]
             raise too_large(file, f"the text in it is more than {most_output >> 20} MiB")
         match json.loads(line):
             case [*rows]:
-                parts[-1].rows += rows
-                count += len(rows)
+                part = parts[-1]
+                part.cut = most is not None and len(part.rows) + len(rows) > most
+                taken = rows[: most - len(part.rows)] if part.cut and most is not None else rows
+                part.rows += taken
+                count += len(taken)
                 _refuse_more_rows(count, most_rows, whole, file)
             case {"rows": announced}:
-                _refuse_more_rows(announced, most_rows, whole, file)
+                if most is None:
+                    _refuse_more_rows(announced, most_rows, whole, file)
             case {"sheet": name, "hidden": hidden}:
                 parts.append(Part(name, hidden))
             case {"error": "password"}:
@@ -113,7 +119,7 @@ def _collect(lines: IO[bytes], kind: Kind, file: str, packed: int) -> list[Part]
 
 def _refuse_more_rows(count: int, most: int, whole: str, file: str) -> None:
     if count > most:
-        raise too_large(file, f"it has more than {most:,} rows{whole}")
+        raise too_much(file, f"it has more than {most:,} rows{whole}")
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -133,10 +139,6 @@ def _why(code: int, expired: bool, complaints: bytes, seconds: int, kind: Kind, 
 
 def _takes_too_much(file: str) -> SheetError:
     return too_large(file, f"reading it takes more than {_MEMORY >> 20:,} MiB of memory")
-
-
-def too_large(file: str, size: str) -> SheetError:
-    return SheetError(f"{file} is too large: {size}.", "Keep the questions and answers only, and save it again.")
 
 
 def password_protected(file: str) -> SheetError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from itertools import islice
 from textwrap import shorten
 
+from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.personal_data import hide_personal
 from phinetune.sheet.table import RowNote, SheetWarning
 
@@ -21,6 +23,16 @@ class Pair:
     answer: str
     row: int
     sheet: str | None = None
+
+    @cached_property
+    def asked(self) -> str:
+        """The question as it is compared with others."""
+        return normalize_question(self.question)
+
+    @cached_property
+    def told(self) -> str:
+        """The answer as it is compared with others."""
+        return normalize_question(self.answer)
 
 
 class Trouble(StrEnum):

@@ -34,6 +34,8 @@ _OWNERS: dict[str, list[str]] = {}
 for _language, _words in _WORDS.items():
     for _word in dict.fromkeys(_words.split()):
         _OWNERS.setdefault(_word, []).append(_language)
+_KNOWN = frozenset(_OWNERS)
+_WORDS_OF = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _FEWEST_WORDS = 3  # of a language, to be sure of it
 _LEAD = 2  # times as many as of any other
 _SMALLEST_SHARE = 0.1  # of all words
@@ -51,13 +53,20 @@ _SCRIPTS = {
 }
 _SCRIPT_LETTERS = {language: re.compile(f"[{letters}]") for language, letters in _SCRIPTS.items()}
 _LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f']+")
+# What the pattern finds where all is ASCII, in a fifth of the time.
+_SPACES_BETWEEN = bytes(code if _LATIN_WORD.match(chr(code)) else 32 for code in range(256))
 _LONGEST = 2000  # characters looked at
 
 
 def language_of(text: str) -> str | None:
     """The language that the text is plainly written in."""
     text = text[:_LONGEST]
-    words = _LATIN_WORD.findall(text.lower())
+    lower = text.lower()
+    words = (
+        lower.encode().translate(_SPACES_BETWEEN).decode("ascii").split()
+        if lower.isascii()
+        else _LATIN_WORD.findall(lower)
+    )
     if not text.isascii():
         letters = sum(map(str.isalpha, text))
         for language, pattern in _SCRIPT_LETTERS.items():
@@ -67,13 +76,13 @@ def language_of(text: str) -> str | None:
                 return language
     # Different ones: program code is full of "el" and "y".
     counts: dict[str, int] = {}
-    for word in set(words).intersection(_OWNERS):
+    for word in _KNOWN.intersection(words):
         for owner in _OWNERS[word]:
             counts[owner] = counts.get(owner, 0) + 1
     best, most = max(counts.items(), key=_count, default=("", 0))
     if most < max([_FEWEST_WORDS, *(_LEAD * count for owner, count in counts.items() if owner != best)]):
         return None
-    return best if sum(best in _OWNERS.get(word, ()) for word in words) >= _SMALLEST_SHARE * len(words) else None
+    return best if sum(map(_WORDS_OF[best].__contains__, words)) >= _SMALLEST_SHARE * len(words) else None
 
 
 def _count(item: tuple[str, int]) -> int:

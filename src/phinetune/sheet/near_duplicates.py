@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 
-from phinetune.sheet.clean import normalize_question
+from phinetune.sheet.findings import Pair
 from phinetune.sheet.question_words import DECISIVE, in_any_order, may_differ, meaning, names
 
 Words = tuple[str, ...]
@@ -37,23 +37,25 @@ _MOST_TURNED = 10_000  # words in all turns of a question that repeats one: a te
 _ALPHABETS_END = "\u0590"
 
 
-def near_duplicates(pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """The groups of two or more (question, answer) that ask the same, entirely or nearly, as places in `pairs`.
+def near_duplicates(pairs: Sequence[Pair]) -> list[list[int]]:
+    """The groups of two or more pairs that ask the same, entirely or nearly, as places in `pairs`.
 
     Groups and their members are in the order of the pairs, and depend on nothing else.
     """
-    texts = [normalize_question(question) for question, _ in pairs]
+    texts = [pair.asked for pair in pairs]
     meanings = {text: meaning(text) for text in dict.fromkeys(texts)}
-    spelling = _spellings(Counter(word for words in meanings.values() for word in set(words)))
-    keys = {text: tuple(spelling.get(word, word) for word in words) for text, words in meanings.items()}
-    fixed = {spelling.get(word, word) for word in DECISIVE | names(dict.fromkeys(question for question, _ in pairs))}
+    counts: Counter[str] = Counter()
+    for words in meanings.values():
+        counts.update(set(words))
+    spelling = _spellings(counts)
+    keys = {text: tuple([spelling.get(word, word) for word in words]) for text, words in meanings.items()}
+    fixed = {spelling.get(word, word) for word in DECISIVE | names(dict.fromkeys(pair.question for pair in pairs))}
     union = _Union(len(pairs))
     first: dict[object, int] = {}
     for index, text in enumerate(texts):
         for shape in _shapes(keys[text], fixed):
             union.join(first.setdefault(shape, index), index)
-    answers = [normalize_question(answer) for _, answer in pairs]
-    _join_with_same_answer(union, texts, keys, answers, fixed)
+    _join_with_same_answer(union, texts, keys, [pair.told for pair in pairs], fixed)
     groups: dict[int, list[int]] = defaultdict(list)
     for index in range(len(pairs)):
         groups[union.find(index)].append(index)
@@ -106,7 +108,10 @@ def _with_a_gap(key: Words, fixed: Set[str]) -> Iterator[int]:
 def _least_rotation(key: Words) -> Words:
     """ "If it rains, what happens?" and "What happens if it rains?" turn into the same."""
     least = min(key, default="")
-    if key.count(least) * len(key) > _MOST_TURNED:
+    if (times := key.count(least)) == 1:
+        place = key.index(least)
+        return key[place:] + key[:place]
+    if times * len(key) > _MOST_TURNED:
         return key
     return min((key[place:] + key[:place] for place, word in enumerate(key) if word == least), default=key)
 

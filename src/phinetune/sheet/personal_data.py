@@ -67,8 +67,10 @@ _NO_SECRET = re.compile(
     re.IGNORECASE,
 )
 # Passed over at a glance: a key is a long word, or begins in a way of its own.
-_LONG_WORD = re.compile(r"[\w-]{15}|-----BEGIN")
+_LONG_WORD, _LONG = re.compile(r"[\w-]{15}"), 15  # letters
+_KEY_BEGINS = "-----BEGIN"
 _DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
+_NO_DIGITS = bytes(code for code in range(128) if not chr(code).isdigit())
 
 
 def find_personal(text: str) -> list[Personal]:
@@ -82,7 +84,8 @@ def find_personal(text: str) -> list[Personal]:
 
 def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
     """What the text may hold, the surest first; nearly every text is passed over by a look at its letters."""
-    if _LONG_WORD.search(text):
+    # Cutting at the spaces costs a third of the search.
+    if _KEY_BEGINS in text or (max(map(len, text.split()), default=0) >= _LONG and _LONG_WORD.search(text)):
         yield "secret key", _keys
     lower = text.lower()
     if any(name in lower for name in _NAMES):
@@ -90,7 +93,7 @@ def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
         yield "secret key", _tokens
     if "@" in text:
         yield "e-mail address", _emails
-    if _DIGITS.search(text):
+    if (not text.isascii() or len(text.encode().translate(None, _NO_DIGITS)) >= 8) and _DIGITS.search(text):
         yield "bank account number", _accounts
         yield "card number", _cards
         yield "social security number", _social_security

@@ -13,15 +13,17 @@ import hashlib
 import io
 import stat
 import zlib
+from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile, ZipFile
 
 from phinetune.errors import SheetError, neighbour
-from phinetune.sheet.apart import damaged, password_protected, too_large
+from phinetune.sheet.apart import damaged, password_protected
 from phinetune.sheet.delimited import delimited_table
 from phinetune.sheet.encoding import decode
+from phinetune.sheet.limits import MOST_TEXT_BYTES, too_large
 from phinetune.sheet.open_document import find_shown
 from phinetune.sheet.records import json_tables, looks_like_json, parquet_table
 from phinetune.sheet.table import SheetWarning, Table
@@ -62,26 +64,29 @@ _MOST_COLUMNS = 16_384  # of Excel
 _READ = (".xml", ".rels", ".bin")  # parts with cells; pictures are not unpacked
 
 
-def read_tables(path: str | Path) -> list[Table]:
-    """Every table of the file that has rows, in the file's order. Raises SheetError as `read_hashed`."""
-    return read_hashed(path)[0]
+def read_tables(path: str | Path, most: int | None = None) -> list[Table]:
+    """Every table of the file that has rows, in the file's order; where `most` is said, that many rows of each or more.
+
+    Raises SheetError as `read_hashed`.
+    """
+    return read_hashed(path, most)[0]
 
 
-def read_hashed(path: str | Path) -> tuple[list[Table], str]:
-    """Every table of the file that has rows, in the file's order, and the SHA-256 of the bytes they were read from.
+def read_hashed(path: str | Path, most: int | None = None) -> tuple[list[Table], str]:
+    """The tables as `read_tables` has them, and the SHA-256 of the bytes they were read from.
 
     Raises SheetError: no such file, not readable, not a table, protected, damaged, too large, or without rows.
     """
     path = Path(path)
     data = _read_bytes(path)
     if data.startswith(b"PK"):
-        tables = _zip_tables(data, path.name)
+        tables = _zip_tables(data, path.name, most)
     elif data.startswith(_OLE):
-        tables = _ole_tables(data, path.name)
+        tables = _ole_tables(data, path.name, most)
     elif data.startswith(b"PAR1"):
-        tables = [parquet_table(data, path.name)]
+        tables = [parquet_table(data, path.name, most)]
     else:
-        tables = _text_tables(data, path.name)
+        tables = _text_tables(data, path.name, most)
     tables = [table for table in tables if table.rows]
     if not tables:
         raise SheetError(
@@ -131,7 +136,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _zip_tables(data: bytes, file: str) -> list[Table]:
+def _zip_tables(data: bytes, file: str, most: int | None) -> list[Table]:
     try:
         with ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
@@ -144,7 +149,7 @@ def _zip_tables(data: bytes, file: str) -> list[Table]:
                 faults = find_shown(archive)
     except _DAMAGE:
         raise damaged(file) from None
-    return workbook_tables(data, file, faults, tells_formats="xl/workbook.bin" not in names)
+    return workbook_tables(data, file, faults, tells_formats="xl/workbook.bin" not in names, most=most)
 
 
 def _refuse_foreign(names: list[str], file: str) -> None:
@@ -160,7 +165,7 @@ def _refuse_bomb(archive: ZipFile, packed: int, file: str) -> None:
         raise too_large(file, f"it unpacks to {unpacked >> 20:,} MiB")
 
 
-def _ole_tables(data: bytes, file: str) -> list[Table]:
+def _ole_tables(data: bytes, file: str, most: int | None) -> list[Table]:
     def holds(stream: str) -> bool:
         return stream.encode("utf-16-le") in data
 
@@ -168,24 +173,26 @@ def _ole_tables(data: bytes, file: str) -> list[Table]:
         raise password_protected(file)
     if holds("WordDocument"):
         raise _not_a_table(file, "an old Word document")
-    return workbook_tables(data, file, {}, tells_formats=False)
+    return workbook_tables(data, file, {}, tells_formats=False, most=most)
 
 
-def _text_tables(data: bytes, file: str) -> list[Table]:
+def _text_tables(data: bytes, file: str, most: int | None) -> list[Table]:
     for start, kind in _FOREIGN.items():
         if data.startswith(start):
             raise _not_a_table(file, kind)
+    if len(data) > MOST_TEXT_BYTES:
+        raise too_large(file, f"it is a text of {len(data) >> 20:,} MiB, and {MOST_TEXT_BYTES >> 20} are read")
     try:
         text, guessed = decode(data)
     except UnicodeError:
         raise _not_a_table(file, "neither text nor a spreadsheet") from None
-    if text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<table", "<?xml")):
+    if text[:1000].lstrip()[:200].lower().startswith(("<!doctype", "<html", "<table", "<?xml")):
         raise _not_a_table(file, "a web page or XML file, whatever its name says")
-    if not text.strip():
+    if not text or text.isspace():
         return []
     if looks_like_json(text):
-        return json_tables(text, file)
-    table = delimited_table(text, file)
+        return json_tables(text, file, most)
+    table = delimited_table(text, file, most)
     if guessed is None:
         return [table]
     doubt = SheetWarning(
@@ -193,7 +200,7 @@ def _text_tables(data: bytes, file: str) -> list[Table]:
         f"The file does not say how its letters are stored; it was read as {guessed}. "
         "If accents or letters look wrong, save it as CSV UTF-8.",
     )
-    return [Table(table.name, table.rows, table.columns, (doubt, *table.warnings))]
+    return [replace(table, warnings=(doubt, *table.warnings))]
 
 
 def _not_a_table(file: str, kind: str) -> SheetError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.findings import Pair, counted, examples, place, quoted, warn_of_rows
 from phinetune.sheet.near_duplicates import near_duplicates
 from phinetune.sheet.table import SheetWarning
@@ -22,7 +21,7 @@ def warn_of_repeats(pairs: Sequence[Pair]) -> list[SheetWarning]:
     """Pairs and questions that come again, word for word, nearly, or with another answer; answers to everything."""
     asked: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        asked[normalize_question(pair.question)].append(pair)
+        asked[pair.asked].append(pair)
     repeated = [group for group in asked.values() if len(group) > 1]
     return [
         *_duplicates(pairs),
@@ -59,7 +58,7 @@ def _questions_again(repeated: Sequence[Sequence[Pair]]) -> list[SheetWarning]:
     for group in repeated:
         written = {group[0].question}
         for pair in group[1:]:
-            if pair.question not in written and _told(pair) == _told(group[0]):
+            if pair.question not in written and pair.told == group[0].told:
                 again.append((pair, f"asks the same as {place(group[0])} and has the same answer"))
             written.add(pair.question)
     if not again:
@@ -91,12 +90,12 @@ def _near_duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
     found: list[tuple[Pair, str]] = []
     first_of: list[Pair] = []
     different = 0
-    for group in near_duplicates([(pair.question, pair.answer) for pair in pairs]):
-        first, asked = pairs[group[0]], normalize_question(pairs[group[0]].question)
+    for group in near_duplicates(pairs):
+        first, asked = pairs[group[0]], pairs[group[0]].asked
         # What is the same but for punctuation is told elsewhere.
-        near = [pairs[index] for index in group if normalize_question(pairs[index].question) != asked]
+        near = [pairs[index] for index in group if pairs[index].asked != asked]
         for pair in near:
-            differs = _told(pair) != _told(first)
+            differs = pair.told != first.told
             different += differs
             found.append((pair, f"asks nearly the same as {place(first)}" + " and is answered differently" * differs))
         first_of += near[:1]
@@ -113,15 +112,15 @@ def _near_duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
 def _repeated_answers(pairs: Sequence[Pair]) -> list[SheetWarning]:
     questions: defaultdict[str, set[str]] = defaultdict(set)
     for pair in pairs:
-        questions[_told(pair)].add(normalize_question(pair.question))
+        questions[pair.told].add(pair.asked)
     labels = len(questions) <= _LABELS * len(pairs)
     fewest = max(_FEWEST_REPEATS, (_REPEATED_LABEL_SHARE if labels else _REPEATED_SHARE) * len(pairs))
     often = Counter({answer: len(asked) for answer, asked in questions.items() if len(asked) >= fewest})
     if not often:
         return []
-    found = [pair for pair in pairs if _told(pair) in often]
+    found = [pair for pair in pairs if pair.told in often]
     (answer, count), *others = often.most_common()
-    example = next(pair.answer for pair in found if _told(pair) == answer)
+    example = next(pair.answer for pair in found if pair.told == answer)
     more = f" {counted(len(others), 'other answer')} comes again like this." if others else ""
     message = (
         f"The answer {quoted(example)} stands beside {count:,} different questions, {count / len(pairs):.0%} of all "
@@ -131,10 +130,6 @@ def _repeated_answers(pairs: Sequence[Pair]) -> list[SheetWarning]:
         warn_of_rows(
             "repeated_answers",
             message,
-            [(pair, f"one of {often[_told(pair)]:,} questions with the same answer") for pair in found],
+            [(pair, f"one of {often[pair.told]:,} questions with the same answer") for pair in found],
         )
     ]
-
-
-def _told(pair: Pair) -> str:
-    return normalize_question(pair.answer)

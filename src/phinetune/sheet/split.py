@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.findings import Pair
 from phinetune.sheet.near_duplicates import near_duplicates
 
@@ -31,11 +30,11 @@ def split(pairs: Sequence[Pair], validation_share: float, seed: int) -> Split:
     Pairs with the same question stay together, and so do those with nearly the same, unless all are. With two or more
     questions neither side is empty; a single question leaves nothing to hold out, and `validation` is empty.
     """
-    groups = _gather(len(pairs), near_duplicates([(pair.question, pair.answer) for pair in pairs]))
+    groups = _gather(len(pairs), near_duplicates(pairs))
     if len(groups) < 2:
         same: defaultdict[str, list[int]] = defaultdict(list)
         for index, pair in enumerate(pairs):
-            same[normalize_question(pair.question)].append(index)
+            same[pair.asked].append(index)
         groups = list(same.values())
     held = _choose(groups, validation_share, seed)
     return Split(

@@ -85,6 +85,8 @@ class Table:
     columns: tuple[str, ...] | None = None
     warnings: tuple[SheetWarning, ...] = ()
     hidden: bool = False
+    cut: bool = False
+    """Whether there are more rows, which nobody asked for."""
 
 
 # As Excel writes them to text in English, German, French, Spanish, Portuguese and Italian.

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from phinetune.sheet.clean import normalize_question
 from phinetune.sheet.findings import Pair, counted, examples, quoted, warn_of_rows
 from phinetune.sheet.languages import language_of
 from phinetune.sheet.marks import find_html, find_markdown
@@ -37,7 +36,7 @@ def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
 
 
 def _echoes(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    found = [pair for pair in pairs if normalize_question(pair.question) == normalize_question(pair.answer)]
+    found = [pair for pair in pairs if pair.asked == pair.told]
     if not found:
         return []
     message = f"{_pairs(found, 'has', 'have')} the question again as the answer, such as {examples(found)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from phinetune.sheet.apart import rows_apart
+from phinetune.sheet.apart import Part, rows_apart
 from phinetune.sheet.number_formats import Formatted
 from phinetune.sheet.table import OwnFormat, Table, UnknownFormat, UnstoredFormula, as_text, make_rows
 from phinetune.sheet.workbook_xml import CellFaults
@@ -15,10 +15,10 @@ Numbered = Sequence[tuple[int, Sequence[object]]]
 
 
 def workbook_tables(
-    data: bytes, file: str, faults: Mapping[str, CellFaults], *, tells_formats: bool = True
+    data: bytes, file: str, faults: Mapping[str, CellFaults], *, tells_formats: bool = True, most: int | None = None
 ) -> list[Table]:
     """One table per worksheet. `faults` (see workbook_xml, open_document) go where the reader leaves a cell empty or a
-    number bare; without `tells_formats` nothing is known of how numbers are shown.
+    number bare; without `tells_formats` nothing is known of how numbers are shown. `most` rows of each are enough.
 
     Raises SheetError when the workbook is protected, damaged or too large.
     """
@@ -26,11 +26,14 @@ def workbook_tables(
         Table(
             name=part.name,
             rows=make_rows(
-                _with_faults(part.rows, faults.get(part.name or "", {})) if tells_formats else _bare(part.rows)
+                _with_faults(part.rows, _above(faults.get(part.name or "", {}), part))
+                if tells_formats
+                else _bare(part.rows)
             ),
             hidden=part.hidden,
+            cut=part.cut,
         )
-        for part in rows_apart("workbook", data, file)
+        for part in rows_apart("workbook", data, file, most)
     ]
 
 
@@ -49,6 +52,14 @@ def _with_faults(rows: Numbered, faults: CellFaults) -> Numbered:
         elif cells[column - 1] == "" or isinstance(fault, UnstoredFormula):
             cells[column - 1] = fault
     return sorted(cells_of.items())
+
+
+def _above(faults: CellFaults, part: Part) -> CellFaults:
+    """Without those below the rows that were read."""
+    if not part.cut:
+        return faults
+    last = part.rows[-1][0] if part.rows else 0
+    return {place: fault for place, fault in faults.items() if place[0] <= last}
 
 
 def _bare(rows: Numbered) -> Numbered:
