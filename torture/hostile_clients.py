@@ -5,6 +5,8 @@ After each attack an honest question must be answered, and at the end the server
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import signal
 import socket
@@ -137,19 +139,38 @@ def _drip(victim: Victim) -> None:
             line.close()
 
 
-def _huge_body(victim: Victim) -> None:
-    """Half a gigabyte is announced and sent; the server must stop listening before it has it all in memory."""
+def _huge_body(victim: Victim, *fields: str, block: bytes = b" " * (1 << 20)) -> None:
+    """Half a gigabyte is sent by four at once: each is refused after a few megabytes, and nothing of it is kept."""
     before = victim.memory()
-    sent = 0
-    with victim.open() as line:
-        try:
-            line.sendall(_head("Content-Type: application/json", f"Content-Length: {512 << 20}"))
-            while sent < 512 << 20:
-                line.sendall(b" " * (1 << 20))
-                sent += 1 << 20
-        except OSError:
-            pass
-    assert victim.memory() - before < 400 << 20, f"{(victim.memory() - before) >> 20} MiB taken"
+    lines = [victim.open() for _ in range(4)]
+    try:
+        for line in lines:
+            sent = 0
+            with contextlib.suppress(OSError):
+                line.sendall(_head("Content-Type: application/json", *fields))
+                while sent < 128 << 20:
+                    line.sendall(block)
+                    sent += len(block)
+            assert sent < 128 << 20, "all of it was taken"
+        grown = victim.memory() - before
+        assert grown < 40 << 20, f"{grown >> 20} MiB taken"
+    finally:
+        for line in lines:
+            line.close()
+
+
+def _too_large(victim: Victim) -> None:
+    body = _chat(messages=[{"role": "user", "content": "a" * (5 << 20)}])
+    _expect(int(victim.raw(_head(f"Content-Length: {len(body)}")).split()[1]), 413)
+    assert victim.raw(_head("Transfer-Encoding: chunked") + b"500000\r\n").startswith(b"HTTP/1.1 413")
+
+
+def _unpacks(victim: Victim) -> None:
+    """A megabyte that unpacks to a gigabyte."""
+    body, before = gzip.compress(b" " * (1 << 30), 1), victim.memory()
+    answer = victim.raw(_head("Content-Encoding: gzip", f"Content-Length: {len(body)}") + body)
+    assert answer.startswith(b"HTTP/1.1 4"), answer
+    assert victim.memory() - before < 40 << 20
 
 
 def _gone(victim: Victim) -> None:
@@ -211,7 +232,14 @@ ATTACKS: dict[str, Attack] = {
     "a hundred that begin": lambda v: _many(v, 100, _head("Content-Length: 100")[:60]),
     "a hundred that stop in the body": lambda v: _many(v, 100, _head("Content-Length: 100") + b"{"),
     "letter by letter": _drip,
-    "half a gigabyte": _huge_body,
+    "half a gigabyte": lambda v: _huge_body(v, f"Content-Length: {512 << 20}"),
+    "half a gigabyte in chunks": lambda v: _huge_body(
+        v, "Transfer-Encoding: chunked", block=b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    ),
+    "more than is taken": _too_large,
+    "two ways to tell a length": lambda v: v.raw(_head("Content-Length: 2", "Transfer-Encoding: chunked") + b"{}0\r\n"),
+    "a compressed gigabyte": _unpacks,
+    "a hundred that stop in a chunk": lambda v: _many(v, 100, _head("Transfer-Encoding: chunked") + b"10\r\n{"),
 }  # fmt: skip
 
 

@@ -118,9 +118,9 @@ def test_empty_cells_take_neither_time_nor_memory(tmp_path: Path) -> None:
 
 
 def test_long_texts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_module, "MOST_LETTERS", 1000)
+    monkeypatch.setattr(limits_module, "MOST_PAIR_BYTES", 1000)
     (tmp_path / "long.csv").write_text(_csv(20))
-    assert "letters, and 1,000 can be looked through" in _refusal(tmp_path / "long.csv").message
+    assert "MB of text, and 0 MB are the most" in _refusal(tmp_path / "long.csv").message
     assert len(find_pairs(tmp_path / "long.csv", limit=5).pairs) == 5
 
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from phinetune.use import gate as gate_module
+from phinetune.use import request as request_module
 from phinetune.use.gate import Gate
 
 KEY = "open sesame"
@@ -106,6 +107,93 @@ def test_who_does_not_is_refused_and_the_server_hears_nothing(gate, inside, fiel
 def test_what_could_be_read_in_two_ways_is_no_request(gate, inside, head):
     assert _send(gate, head).startswith(b"HTTP/1.1 400 ")
     assert not inside.heard
+
+
+def test_without_a_key_everybody_passes(inside, tmp_path):
+    made = Gate("127.0.0.1", 0, None, str(tmp_path / "s"))
+    try:
+        assert _send(made, _with()).endswith(b"hello")
+        assert _send(made, _with(f"Content-Length: {1 << 30}", body=b"")).startswith(b"HTTP/1.1 400 ")
+    finally:
+        made.close()
+
+
+PASS = f"Authorization: Bearer {KEY}\r\n".encode()
+CHUNKED = ASKED + PASS + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def test_chunks_are_passed_on_as_one_body(gate, inside):
+    sent = b'4;a=b\r\n{"a"\r\n0005\r\n: 1}}\r\n0\r\nTrailer: x\r\n\r\n'
+    assert _send(gate, CHUNKED + sent).endswith(b"hello")
+    assert inside.heard[0].endswith(b'\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"a": 1}}')
+    assert b"chunked" not in inside.heard[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (ASKED + PASS + b"Content-Length: %d\r\n\r\n" % (5 << 20), 413),
+        (ASKED + PASS + b"Content-Length: %s\r\n\r\n" % (b"9" * 30), 413),
+        (ASKED + PASS + b"Content-Length: -1\r\n\r\n", 400),
+        (ASKED + PASS + b"Content-Length: abc\r\n\r\n", 400),
+        (ASKED + PASS + b"Content-Length: 2\r\nContent-Length: 20\r\n\r\n{}", 400),
+        (ASKED + PASS + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
+        (ASKED + PASS + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 400),
+        (ASKED + PASS + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415),
+        (CHUNKED + b"%x\r\n" % (5 << 20), 413),
+        (CHUNKED + b"ffffffffffffffff\r\nabc", 413),
+        (CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"2\r\n{}x\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"0\r\n" + b"a: b\r\n" * 200, 400),
+        (CHUNKED + (b"100000\r\n" + b" " * 0x100000 + b"\r\n") * 5, 413),
+    ],
+)
+def test_a_body_that_is_too_large_or_lies_is_refused_and_the_server_hears_nothing(gate, inside, data, status):
+    assert _send(gate, data).startswith(b"HTTP/1.1 %d " % status)
+    assert not inside.heard
+
+
+def test_a_body_of_the_most_that_is_taken_passes(gate, inside, monkeypatch):
+    body = b"{" + b" " * (request_module.MOST_BODY - 2) + b"}"
+    assert _send(gate, _with(PASS.decode().strip(), body=body)).endswith(b"hello")
+    assert inside.heard[0].endswith(body)
+
+
+def test_who_asks_whether_to_go_on_is_told_so_and_not_when_it_is_too_much(gate, inside):
+    fields = PASS + b"Expect: 100-continue\r\n"
+    assert _send(gate, ASKED + fields + b"Content-Length: 2\r\n\r\n{}").startswith(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"
+    )
+    assert b"expect" not in inside.heard[0].lower()
+    assert _send(gate, ASKED + fields + b"Content-Length: 9999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_comes_slowly_is_left_and_the_server_hears_nothing(gate, inside, monkeypatch):
+    monkeypatch.setattr(gate_module, "_UPLOADING", 0.3)
+    begun = time.monotonic()
+    assert _send(gate, ASKED + PASS + b"Content-Length: 100\r\n\r\n{").startswith(b"HTTP/1.1 408 ")
+    assert _send(gate, CHUNKED + b"2\r\n{}\r\n").startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - begun < 30
+    assert not inside.heard
+
+
+def test_all_bodies_that_are_held_have_a_limit_and_it_comes_free_again(gate, inside, monkeypatch):
+    monkeypatch.setattr(gate_module, "_BODIES", 1000)
+    host, port = gate.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as first:
+        first.sendall(ASKED + PASS + b"Content-Length: 2000\r\n\r\n" + b" " * 900)
+        time.sleep(0.2)
+        assert _send(gate, _with(PASS.decode().strip(), body=b"{" + b" " * 200 + b"}")).startswith(b"HTTP/1.1 503 ")
+    time.sleep(0.2)
+    assert _send(gate, _with(PASS.decode().strip(), body=b"{" + b" " * 200 + b"}")).endswith(b"hello")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_asks_nothing(gate, inside):
+    host, port = gate.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(ASKED + PASS + b"Content-Length: 100\r\n\r\n{}")
+    assert _send(gate, _with(PASS.decode().strip())).endswith(b"hello")
+    assert len(inside.heard) == 1
 
 
 def test_one_connection_asks_once(gate, inside):

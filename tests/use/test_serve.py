@@ -165,6 +165,14 @@ def test_a_key_is_asked_for_when_there_is_one(toy_run):
         assert "choices" in _post(server.address, "/v1/chat/completions", _chat("Who?"), "open sesame")
 
 
+@pytest.mark.parametrize("key", [None, "sesame"])
+def test_a_body_of_megabytes_is_refused_with_and_without_a_key(toy_run, key):
+    with phinetune.serve(toy_run, api_key=key) as server:
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            _post(server.address, "/v1/chat/completions", _chat("a" * (5 << 20)), key)
+        assert "choices" in _post(server.address, "/v1/chat/completions", _chat("Who?"), key)
+
+
 def test_beyond_this_machine_only_with_a_key_and_never_on_a_taken_port(toy_run):
     with pytest.raises(SettingsError, match=r"Whoever reaches 0\.0\.0\.0 could ask"):
         phinetune.serve(toy_run, host="0.0.0.0")

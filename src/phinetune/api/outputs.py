@@ -54,8 +54,9 @@ _FREE_TO_CHANGE = {
 def run_config(
     settings: Settings, pairs: PairTable, base: dict[str, str], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Every setting, the versions, the device, and what the data file and the base model are (`model.identity`): what it
-    takes to do the run again."""
+    """Every setting, the versions, the device, what the data file is and what the base model is (`model.identity`):
+    what it takes to do the run again.
+    """
     return {
         "settings": settings.model_dump(mode="json"),
         "data_file": {"name": pairs.file, "sha256": pairs.sha256},

@@ -19,7 +19,12 @@ _TOKENIZER = (
     "added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
     "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
-_OF_THE_WRITER = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")  # not of the model: a copy may differ
+_OF_THE_WRITER = (
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+)  # not of the model: a copy may differ
 _HEAD = 1 << 20  # bytes that are read whole: names and shapes stand there, and small models are no longer
 _BLOCK, _STRIDE = 1 << 12, 1 << 22  # a block is read of every so many bytes
 _LETTERS = 12  # of a digest

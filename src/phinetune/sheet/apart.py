@@ -46,7 +46,10 @@ class Part:
 
 
 def rows_apart(kind: Kind, data: bytes, file: str, most: int | None = None) -> list[Part]:
-    """Every sheet with its numbered rows, the first `most` of each where that is said. Raises SheetError: protected, damaged, or more than can be read."""
+    """Every sheet with its numbered rows, the first `most` of each where that is said.
+
+    Raises SheetError: protected, damaged, or more than can be read.
+    """
     seconds = _SECONDS + _SECONDS_PER_MEGABYTE * (len(data) >> 20)
     command = [sys.executable, "-P", str(_PROGRAM), kind, str(_MEMORY), str(seconds)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

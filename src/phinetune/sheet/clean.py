@@ -20,6 +20,8 @@ _TRANSLATION = {
     **dict.fromkeys(map(ord, "\xa0\u202f"), " "),
 }
 _LINE_END = re.compile("\r\n?|\u2028|\u2029|\x85")
+# Looking for these takes a sixth of the time of replacing them, and most texts have none.
+_TO_REPLACE = re.compile(f"[{re.escape(_INVISIBLE + _CONTROL)}\xa0\u202f\r\u2028\u2029\x85]|_x000D_")
 
 _APOSTROPHES = "'’ʼ`´"
 # C# is not C, 5 % is not 5.
@@ -32,6 +34,8 @@ def clean(text: str) -> str:
     """Without surrounding space, invisible characters and carriage returns; inner line breaks stay. Idempotent."""
     if text.isascii() and text.isprintable() and "_x000" not in text:
         return text.strip()
+    if not _TO_REPLACE.search(text):
+        return text.strip(_ENDS)
     visible = text.translate(_TRANSLATION).replace("_x000D_", "\r")
     return _LINE_END.sub("\n", visible).strip(_ENDS)
 

@@ -51,7 +51,7 @@ _SCRIPTS = {
     "Thai": "\u0e00-\u0e7f",
     "a language of India": "\u0900-\u0dff",
 }
-_SCRIPT_LETTERS = {language: re.compile(f"[{letters}]") for language, letters in _SCRIPTS.items()}
+_SCRIPT_LETTERS = {language: re.compile(f"[{letters}]+") for language, letters in _SCRIPTS.items()}
 _LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f']+")
 # What the pattern finds where all is ASCII, in a fifth of the time.
 _SPACES_BETWEEN = bytes(code if _LATIN_WORD.match(chr(code)) else 32 for code in range(256))
@@ -70,7 +70,7 @@ def language_of(text: str) -> str | None:
     if not text.isascii():
         letters = sum(map(str.isalpha, text))
         for language, pattern in _SCRIPT_LETTERS.items():
-            found = len(pattern.findall(text))
+            found = sum(map(len, pattern.findall(text)))
             # Japanese is written with Chinese signs between its own.
             if found > (0.2 if language == "Japanese" else 0.5) * letters and found > 1:
                 return language

@@ -1,6 +1,7 @@
 """How much a sheet may hold, so that looking through it takes no more than 10 s and 1 GB on an ordinary machine.
 
-Measured on a slow one (26 November 2026): 0.1 ms of computing for a row of 300 letters, and three times its size of memory.
+Measured on a slow and busy one (26 November 2026): 0.1 ms of computing for a row of 300 plain letters, twice as much
+for letters beyond ASCII.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from phinetune.errors import SheetError
 
 MOST_ROWS = 120_000  # that hold something
-MOST_LETTERS = 32_000_000  # of questions and answers: 100,000 pairs of 320
+MOST_PAIR_BYTES = 32_000_000  # of questions and answers in UTF-8: 100,000 pairs of 320 plain letters
 MOST_TEXT_BYTES = 64 << 20  # of a text file, whatever is in it
 MOST_CELLS = 10_000_000  # of a table, the empty ones too
 MOST_CONTAINERS = 3_000_000  # lists and records in JSON, which take 50 times the room that they are written in
@@ -24,10 +25,11 @@ def refuse_many_cells(count: int, file: str) -> None:
         raise too_much(file, f"it has more than {MOST_CELLS:,} cells")
 
 
-def refuse_long_texts(letters: int, file: str) -> None:
-    if letters > MOST_LETTERS:
+def refuse_long_texts(size: int, file: str) -> None:
+    if size > MOST_PAIR_BYTES:
+        megabytes, most = size / 1e6, MOST_PAIR_BYTES / 1e6
         raise too_much(
-            file, f"its questions and answers have {letters:,} letters, and {MOST_LETTERS:,} can be looked through"
+            file, f"its questions and answers are {megabytes:,.1f} MB of text, and {most:,.0f} MB are the most"
         )
 
 

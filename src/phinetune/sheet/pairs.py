@@ -194,7 +194,7 @@ def _warn_of_unknown_formats(found: Sequence[Pair], kind: str) -> list[SheetWarn
 
 def _judge_all(chosen: Sequence[Columns], limit: int | None, file: str) -> _Found:
     """What the rows hold, as far as the pair that is the last one wanted."""
-    found, letters = _Found(), 0
+    found, size = _Found(), 0
     for columns in chosen:
         before = columns.header.row
         for row in columns.header.data:
@@ -209,12 +209,12 @@ def _judge_all(chosen: Sequence[Columns], limit: int | None, file: str) -> _Foun
                 continue
             found.pairs.append(judged)
             found.sources.append(Source(columns, row))
-            letters += len(judged.question) + len(judged.answer)
+            size += len(judged.question.encode()) + len(judged.answer.encode())
             if isinstance(row.cell(columns.answer), OwnFormat):
                 found.own_format.append(judged)
             elif isinstance(row.cell(columns.answer), UnknownFormat):
                 found.unknown_format.append(judged)
-    refuse_long_texts(letters, file)
+    refuse_long_texts(size, file)
     return found
 
 

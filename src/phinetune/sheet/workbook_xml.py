@@ -16,8 +16,8 @@ from xml.parsers import expat
 from zipfile import ZipFile
 
 from phinetune.errors import SheetError
-from phinetune.sheet.limits import too_large
 from phinetune.sheet.header import letter
+from phinetune.sheet.limits import too_large
 from phinetune.sheet.number_formats import Formatted, format_code, show
 from phinetune.sheet.table import ErrorCell, UnstoredFormula
 

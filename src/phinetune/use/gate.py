@@ -1,47 +1,53 @@
-"""Before a server with a key: what does not carry the key goes no further.
+"""Before the server: what does not carry the key, is too large or comes too slowly goes no further.
 
-    client ─► head of a request, whole within 20 s ─► its key, compared in constant time ─► server ─► answer
-                                                   └► 401
+    client ─► head, whole within 20 s ─► its key, compared in constant time ─► body, whole within 60 s ─► server
+                                      └► 401                                └► 413, 408
 
-The server behind compares keys letter by letter, and so tells by its time how many are right. It listens where other
-people of this machine cannot reach it, and is asked once for each connection: a second request would come unlooked at.
+The server behind compares keys letter by letter, and so tells by its time how many are right; it takes bodies of
+100 MiB, and each that is on its way keeps one of its places. It listens where other people of this machine cannot reach
+it, and is asked once for each connection: a second request would come unlooked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
-import re
 import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-_HEAD, _BODY_IN_HAND = 1 << 16, 1 << 16  # bytes: of the request's head at most, and passed on at a time
-_LISTENING, _SENDING = 20, 120  # seconds for a head to be whole, and for a client to take what is sent
+from phinetune.use.request import BLOCK, MOST_BODY, RefusedError, Request, digest, look_at
+
+_HEAD, _BODIES = 1 << 16, 64 << 20  # bytes at most: of a head, and of all bodies that are held at once
+_LISTENING, _UPLOADING, _SENDING = 20, 60, 120  # seconds for a head, for a body, and for a client to take what is sent
 _CLIENTS = 256  # connections at once; more are closed
 _LINGERING = 2  # seconds that a refused client may go on sending, as it reads the answer only afterwards
 
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
-_OF_THE_CONNECTION = (b"connection", b"keep-alive", b"proxy-connection", b"upgrade")
-_REFUSAL = json.dumps({"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}}).encode()
-_REASONS = {400: b"Bad Request", 401: b"Unauthorized", 502: b"Bad Gateway"}
+_REFUSALS = {
+    400: ("Bad Request", "This is no request that can be read in one way", "invalid_request_error"),
+    401: ("Unauthorized", "Invalid API Key", "authentication_error"),
+    408: ("Request Timeout", f"The body was not whole within {_UPLOADING} seconds", "invalid_request_error"),
+    413: ("Content Too Large", f"A body may have {MOST_BODY >> 20} MiB", "invalid_request_error"),
+    415: ("Unsupported Media Type", "A body may not be compressed", "invalid_request_error"),
+    502: ("Bad Gateway", "The server behind does not answer", "server_error"),
+    503: ("Service Unavailable", "Too much is being sent at once: try again", "server_error"),
+}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Gate:
     """Listens at `host` and `port` and passes on to `inside`, the path of a Unix socket or a (host, port).
 
-    Raises OSError when the port cannot be used.
+    Without a `key` everybody passes. Raises OSError when the port cannot be used.
     """
 
-    def __init__(self, host: str, port: int, key: str, inside: str | tuple[str, int]) -> None:
+    def __init__(self, host: str, port: int, key: str | None, inside: str | tuple[str, int]) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=_CLIENTS)
-        self._key, self._inside = _digest(key.encode()), inside
-        self._clients = 0
+        self._key, self._inside = digest(key.encode()) if key is not None else None, inside
+        self._clients = self._held = 0
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -82,21 +88,55 @@ class Gate:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _LISTENING)
-        looked_at = _look_at(head, self._key)
-        if isinstance(looked_at, int):
-            await _refuse(looked_at, reader, writer)
-            return
+        body = bytearray()
+        try:
+            request = look_at(head, self._key)
+            await self._take(request, body, reader, writer)
+            await self._ask(request, body, reader, writer)
+        except RefusedError as refused:
+            self._let_go(body)
+            await _refuse(refused.status, reader, writer)
+        finally:
+            self._let_go(body)
+
+    async def _take(
+        self, request: Request, body: bytearray, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Fill `body`. Raises RefusedError when it comes too slowly or is too large, or all that are held are."""
+        if request.waits:
+            writer.write(_CONTINUE)
+        try:
+            async with asyncio.timeout(_UPLOADING):
+                async for part in request.body(reader):
+                    if len(body) + len(part) > MOST_BODY:
+                        raise RefusedError(413)
+                    if self._held + len(part) > _BODIES:
+                        raise RefusedError(503)
+                    body += part
+                    self._held += len(part)
+        except TimeoutError:
+            raise RefusedError(408) from None
+
+    def _let_go(self, body: bytearray) -> None:
+        self._held -= len(body)
+        body.clear()
+
+    async def _ask(
+        self, request: Request, body: bytearray, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Pass the request on, and the answer back."""
         try:
             answers, asking = await self._open_inside()
         except OSError:
-            await _refuse(502, reader, writer)
-            return
-        asking.write(looked_at)
-        sending = asyncio.create_task(_quietly(_pour(reader, asking)))
+            raise RefusedError(502) from None
+        watching = asyncio.create_task(_quietly(_tell_when_gone(reader, asking)))
         try:
+            asking.write(request.with_body(bytes(body)))
+            self._let_go(body)
+            await asyncio.wait_for(asking.drain(), _SENDING)
             await _pour(answers, writer)
         finally:
-            sending.cancel()
+            watching.cancel()
             await _leave(asking)
 
     async def _open_inside(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -105,29 +145,11 @@ class Gate:
         return await asyncio.open_connection(*self._inside)
 
 
-def _look_at(head: bytes, key: bytes) -> bytes | int:
-    """The head to pass on, which asks for one answer only; 400 when it is none, 401 when it does not carry the key."""
-    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    fields = [_FIELD.fullmatch(line) for line in lines]
-    if re.fullmatch(rb"[A-Z]+ [^\s\0]+ HTTP/1\.[01]", first) is None or not all(fields):
-        return 400
-    said = [(field[1].lower(), field[2]) for field in fields if field]
-    keys = [value.removeprefix(b"Bearer ") for name, value in said if name in (b"authorization", b"x-api-key")]
-    # Every key is looked at: how long it takes tells nothing.
-    if not sum(hmac.compare_digest(_digest(each), key) for each in keys) == len(keys) > 0:
-        return 401
-    kept = [line for line, (name, _) in zip(lines, said, strict=True) if name not in _OF_THE_CONNECTION]
-    return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()  # of one length, whatever the key's
-
-
 async def _refuse(status: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    body = _REFUSAL if status == 401 else b""
+    reason, message, kind = _REFUSALS[status]
+    body = json.dumps({"error": {"code": status, "message": message, "type": kind}}).encode()
     head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-    writer.write(head % (status, _REASONS[status], len(body)) + body)
+    writer.write(head % (status, reason.encode(), len(body)) + body)
     await writer.drain()
     writer.write_eof()
     with suppress(TimeoutError):
@@ -135,12 +157,18 @@ async def _refuse(status: int, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 async def _swallow(reader: asyncio.StreamReader) -> None:
-    while await reader.read(_BODY_IN_HAND):
+    while await reader.read(BLOCK):
         pass
 
 
+async def _tell_when_gone(reader: asyncio.StreamReader, asking: asyncio.StreamWriter) -> None:
+    """A client that leaves is waited for by nobody: the server is told, and stops to answer."""
+    await _swallow(reader)
+    asking.write_eof()
+
+
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while block := await reader.read(_BODY_IN_HAND):
+    while block := await reader.read(BLOCK):
         writer.write(block)
         await asyncio.wait_for(writer.drain(), _SENDING)
     writer.write_eof()

@@ -83,9 +83,7 @@ class ModelServer:
         settings: Any = xllamacpp.CommonParams()
         settings.model.path, settings.model_alias = str(file), {serving.name}
         self._held = ExitStack()
-        gated, settings.hostnames, settings.port = bool(serving.api_key), [serving.host], serving.port
-        if gated:
-            settings.hostnames, settings.port = [self._place_inside()], 0
+        settings.hostnames, settings.port = [self._place_inside()], 0
         settings.api_keys = [serving.api_key] if serving.api_key else []
         settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
         settings.chat_template, settings.use_jinja = chat_template(template), True
@@ -108,10 +106,8 @@ class ModelServer:
                 f"llama.cpp cannot serve {file}.",
                 "It says why with --log. It may be a model of a kind that it does not know: convert it again.",
             ) from None
-        self._address = str(self._server.listening_address)
         try:
-            if gated:
-                self._address = self._open_gate(serving)
+            self._address = self._open_gate(serving, str(self._server.listening_address))
             self._write_one_token(serving.api_key)
         except BaseException:
             self._held.close()
@@ -129,11 +125,10 @@ class ModelServer:
         path = str(Path(folder, "llama.sock"))
         return path if len(path) <= _LONGEST_SOCKET else "127.0.0.1"
 
-    def _open_gate(self, serving: Serving) -> str:
-        kind, _, place = self._address.partition("://")
+    def _open_gate(self, serving: Serving, inside: str) -> str:
+        kind, _, place = inside.partition("://")
         host, _, port = place.rpartition(":")
-        assert serving.api_key
-        gate = Gate(serving.host, serving.port, serving.api_key, place if kind == "unix" else (host, int(port)))
+        gate = Gate(serving.host, serving.port, serving.api_key or None, place if kind == "unix" else (host, int(port)))
         self._held.callback(gate.close)
         return gate.address
 
