@@ -217,6 +217,27 @@ def test_bad_wishes_are_clear_errors_and_leave_nothing(run, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("wish", ["q8_0, Q8_0", ["q8_0", "q8_0"], "q8_0"])
+def test_packings_are_named_in_a_text_or_a_list_and_written_once(toy_run, tmp_path, wish):
+    [written] = phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=wish, check=False)
+    assert (written.kind, written.path.name) == ("q8_0", "t.gguf")
+
+
+@pytest.mark.parametrize("wish", [[], "", ",", [" "]])
+def test_no_packing_at_all_is_refused(toy_run, tmp_path, wish):
+    with pytest.raises(SettingsError, match="No packing is named") as caught:
+        phinetune.export_gguf(toy_run, tmp_path / "t.gguf", quantize=wish)
+    assert "q8_0" in caught.value.hint
+
+
+def test_a_gguf_file_is_no_run_to_export(tmp_path):
+    (tmp_path / "t.gguf").touch()
+    for verb in (phinetune.merge, phinetune.export_gguf, phinetune.export_gguf_adapter):
+        with pytest.raises(RunError, match="a model packed as .gguf") as caught:
+            verb(tmp_path / "t.gguf", tmp_path / "out")
+        assert "Name the run" in caught.value.hint
+
+
 def test_room_for_all_packings_is_seen_to_before_the_first_is_written(run, tmp_path, monkeypatch):
     [one] = phinetune.export_gguf(run, tmp_path / "one.gguf", quantize=["f32"], check=False)
     room = int(one.megabytes * 1e6) + (65 << 20)

@@ -15,8 +15,9 @@ import xlsxwriter
 from safetensors.torch import load_file, save_file
 
 import phinetune
+from phinetune.api import verify as verifying
 from phinetune.cli import main
-from phinetune.errors import RunError, SettingsError
+from phinetune.errors import PhinetuneError, RunError, SettingsError
 from phinetune.sheet.kept import kept_pairs
 
 _spec = importlib.util.spec_from_file_location(
@@ -136,6 +137,35 @@ def test_an_adapter_in_gguf_form_is_tried_on_its_gguf_base(toy_sheet, tmp_path):
     assert (form.kept, form.verdict) == (True, "6 of 6 answers are the same")
     [_, again] = phinetune.verify(run, [lora], sheet=toy_sheet, limit=6, base_file=base)
     assert again == form
+
+
+def _refusals(toy_run, tmp_path):
+    """Files that cannot be held against the adapter, and what is said of each."""
+    (tmp_path / "text.gguf").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    bare = toys.save(tmp_path / "bare")
+    return {
+        tmp_path / "text.gguf": "is not a GGUF file",
+        tmp_path / "empty": "holds no merged model",
+        bare: "holds no merged model",
+        toy_run.folder.root: "is a run and not a merged folder",
+        toy_run.folder.model: "is a run and not a merged folder",
+    }
+
+
+def test_every_file_is_looked_at_before_the_model_is_loaded(toy_run, tmp_path, monkeypatch):
+    lora = phinetune.export_gguf_adapter(toy_run, tmp_path / "lora.gguf")
+    merged = phinetune.merge(toy_run, tmp_path / "merged").path
+    monkeypatch.setattr(verifying, "open_exactly", lambda *_: pytest.fail("the model was loaded"))
+    for path, said in _refusals(toy_run, tmp_path).items():
+        with pytest.raises(PhinetuneError, match=said):
+            phinetune.verify(toy_run, [merged, path])
+    for base, said in ((tmp_path / "none.gguf", "no file or folder"), (merged, "not a .gguf file"), (lora, "alone")):
+        with pytest.raises(RunError, match=said):
+            phinetune.verify(toy_run, [merged, lora], base_file=base)
+    with pytest.raises(RunError, match="not a .gguf file here") as caught:
+        phinetune.verify(toy_run, [lora], model="nobody/knows-it")  # which nothing is fetched for
+    assert "--base-file" in caught.value.hint
 
 
 def test_an_adapter_in_gguf_form_whose_base_is_a_folder_asks_for_the_file(toy_run, tmp_path):

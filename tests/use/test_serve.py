@@ -145,6 +145,19 @@ def test_a_run_is_packed_once(toy_run):
         assert json.loads(_post(server.address, "/apply-template", _chat("Who?")))["prompt"].startswith("### Question")
 
 
+def test_a_merged_folder_keeps_its_packed_file_within_itself(toy_run, tmp_path):
+    merged = phinetune.merge(toy_run, tmp_path / "model").path
+    beside = tmp_path / ".served" / "model-2-0123456789ab.q8_0.gguf"
+    beside.parent.mkdir()
+    beside.touch()
+    with phinetune.serve(merged):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".served", "model"]
+    assert [path.name for path in beside.parent.iterdir()] == [beside.name]
+    [packed] = (merged / ".served").glob("*.gguf")
+    assert packed.stat().st_size > 1000
+
+
 def test_on_another_base_model_it_is_packed_anew(toy_run, tmp_path):
     base = json.loads((toy_run.folder.model / "adapter_config.json").read_text())["base_model_name_or_path"]
     other = shutil.copytree(base, tmp_path / "other")

@@ -18,7 +18,7 @@ from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
 from phinetune.artifacts.merge import require_space
 from phinetune.artifacts.modelfile import Use, how_to, modelfile
-from phinetune.artifacts.quantize import check_kind
+from phinetune.artifacts.quantize import check_kinds
 from phinetune.errors import RunError, SettingsError
 from phinetune.model.adapter_config import read_adapter_config
 from phinetune.model.device import keep_freed_memory, pick_device
@@ -42,21 +42,22 @@ def export_gguf(
     run: Run | str | Path,
     to: str | Path | None = None,
     *,
-    quantize: Sequence[str] = ("f16",),
+    quantize: str | Sequence[str] = "f16",
     model: str | None = None,
     allow_bin: bool = False,
     check: bool = True,
     on_progress: OnProgress = lambda *_: None,
 ) -> list[Exported]:
-    """Write the tuned model as one .gguf file for each kind in `quantize`, straight from the adapter.
+    """Write the tuned model as one .gguf file for each kind in `quantize` ("q8_0", "f16,q8_0" or a list), straight from
+    the adapter.
 
     `to` is the file; with several kinds, or when left out, the kind is put before .gguf. Beside each stand a Modelfile
     for Ollama and a page with the commands. The weights are read, merged and packed one at a time; `check` then loads
-    the model and every file to compare them, which needs the memory of one. Raises SettingsError for an unknown kind,
-    ModelError for an architecture that cannot be written, an adapter of another model, or a file that does not say what
-    the adapter says, RunError when a file is there already or the disk is too small. Then no file is left.
+    the model and every file to compare them, which needs the memory of one. Raises SettingsError for an unknown kind or
+    none, ModelError for an architecture that cannot be written, an adapter of another model, or a file that does not
+    say what the adapter says, RunError when a file is there already or the disk is too small. Then no file is left.
     """
-    kinds = [check_kind(kind) for kind in quantize]
+    kinds = check_kinds(quantize)
     paths = [_gguf_path(Path(to) if to is not None else None, kind, len(kinds)) for kind in kinds]
     for path in paths:
         if path.exists():

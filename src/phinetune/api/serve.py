@@ -8,12 +8,13 @@ from pathlib import Path
 
 import gguf
 
+from phinetune.api.ask import is_merged
 from phinetune.api.export import export_gguf
 from phinetune.api.run import Run
 from phinetune.errors import RunError
 from phinetune.model.gguf_base import gguf_note
 from phinetune.recipe import RECIPE_KEY, Recipe, default_recipe, parse_recipe, read_recipe
-from phinetune.run_folder import find_model
+from phinetune.run_folder import RunFolder, find_model
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.serve import ModelServer, Serving
 
@@ -36,10 +37,10 @@ def serve(
 ) -> ModelServer:
     """Start serving a run, a merged folder or a .gguf file; `with serve(run) as server:` ends it again.
 
-    A run or folder is packed to a .gguf file (q8_0) beside it first, once for as long as its weights stay the same.
-    `at_once` questions are answered side by side. `adapter` is a .gguf file of an adapter alone, applied to the
-    .gguf base model. `allow_bin` reads an adapter in pickle form. `log` has llama.cpp say on
-    standard error how long each answer took. Raises SettingsError, RunError and ModelError as their causes do.
+    A run or folder is packed to a .gguf file (q8_0) in its folder .served first, once for as long as its
+    weights stay the same. `at_once` questions are answered side by side. `adapter` is a .gguf file of an adapter alone,
+    applied to the .gguf base model. `allow_bin` reads an adapter in pickle form. `log` has llama.cpp say on standard
+    error how long each answer took. Raises SettingsError, RunError and ModelError as their causes do.
     """
     path = Path(run.folder.root if isinstance(run, Run) else run)
     lora = Path(adapter) if adapter is not None else None
@@ -76,12 +77,19 @@ def _packed(folder: Path, model: str | None, allow_bin: bool, on_progress: Calla
     for file in weights:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    place = folder.resolve().parent / _CACHE / f"{folder.name}-{digest.hexdigest()[:12]}.{_KIND}.gguf"
+    place = _cache_of(folder) / f"model-{digest.hexdigest()[:12]}.{_KIND}.gguf"
     if not place.exists():
-        for old in place.parent.glob(f"{folder.name}-*"):
+        for old in place.parent.glob(f"model-{'?' * 12}.{_KIND}.gguf*"):
             old.unlink()
         export_gguf(folder, place, quantize=[_KIND], model=model, allow_bin=allow_bin, on_progress=on_progress)
     return place
+
+
+def _cache_of(folder: Path) -> Path:
+    """Within the run, or within the folder itself where it stands alone: what is beside that is somebody's own."""
+    folder = folder.resolve()
+    run = RunFolder(folder.parent)
+    return (run.root if run.model == folder and not is_merged(folder) else folder) / _CACHE
 
 
 def _context(recipe: Recipe) -> int:

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import gguf
-
 from phinetune.api.ask import TunedModel, open_exactly, open_model
-from phinetune.api.merge import number_format
+from phinetune.api.forms import NamedForm, look_at
 from phinetune.api.run import Run
 from phinetune.api.serve import serve
-from phinetune.artifacts.quantize import kind_of_file
-from phinetune.errors import RunError, SettingsError, neighbour
+from phinetune.errors import SettingsError
 from phinetune.model.device import dtype_name
-from phinetune.model.gguf_base import gguf_note
-from phinetune.model.load import find
 from phinetune.recipe import read_recipe
 from phinetune.run_folder import RunFolder, find_model
 from phinetune.sheet.findings import Pair
@@ -69,11 +64,12 @@ def verify(
     where a run kept none, a few general questions are asked, and the loss is that of the adapter's own answers.
     A .gguf file is computed here and, where llama.cpp is installed (phinetune[serve]), by it too; an adapter in .gguf
     form by llama.cpp alone, on the .gguf base model `base_file`, or the one it was trained on if that is such a file.
-    `allow_bin` reads an adapter in pickle form. The adapter itself comes first, in fp32 where that fits in memory, so
-    that what differs is the form's doing. The promises are those of use/agreement.py.
+    `allow_bin` reads an adapter in pickle form. Every file is looked at before the first answer. The adapter comes
+    first, in fp32 where that fits in memory, so that what differs is the form's doing. The promises are those of
+    use/agreement.py.
     """
-    for file in map(Path, files):
-        _refuse_missing(file)
+    base_model = model or _base_of(run)
+    named = [look_at(Path(file), base_model, Path(base_file) if base_file is not None else None) for file in files]
     if sheet is None and any(name is not None for name in (question, answer, sheet_name)):
         raise SettingsError("A column or a sheet is named, but no file that has it.", "Add --sheet test.xlsx.")
     if sheet is not None:
@@ -86,35 +82,24 @@ def verify(
         questions, examples = [pair.question for pair in pairs], tuned.encoder.examples(pairs)
     else:
         questions, examples = list(QUESTIONS), probes(tuned.model, tuned.encoder)
-    steps = 1 + len(files)
+    steps = 1 + len(named)
     expected = tuned.answer_all(questions, max_new_tokens=_LONGEST)
     adapter_loss, asked = mean_loss(tuned.model, examples), len(questions)
     forms = [Form("adapter", "phinetune", adapter_loss, asked, asked, None, "what the others are held against")]
     on_progress("verifying", 1, steps)
-    for number, file in enumerate(map(Path, files), start=2):
-        alone = file.is_file() and gguf_note(file, gguf.Keys.General.TYPE) == "adapter"
-        base = Path(base_file or find(model or _base_of(run))) if alone else None
+    for number, form in enumerate(named, start=2):
         found: list[tuple[str, float | None, list[str]]] = []
-        if not alone:
-            found.append(("phinetune", *_here(file, dtype_name(measured_in), questions, examples)))
-        if alone or (file.is_file() and find_spec("xllamacpp") is not None):
-            found.append(("llama.cpp", None, _by_llama_cpp(file, base, tuned, questions)))
+        if form.base is None:
+            found.append(("phinetune", *_here(form.path, dtype_name(measured_in), questions, examples)))
+        if form.path.is_file() and find_spec("xllamacpp") is not None:
+            found.append(("llama.cpp", None, _by_llama_cpp(form, tuned, questions)))
         for by, loss, written in found:
             answers = Answers(_same(written, expected), asked)
-            promised = answers if file.is_file() else None
-            verdict = judge(_kind(base or file), loss, adapter_loss, measured_in, promised)
-            forms.append(Form(file.name, by, loss, answers.same, asked, verdict.kept, verdict.reason))
+            promised = answers if form.path.is_file() else None
+            verdict = judge(form.kind, loss, adapter_loss, measured_in, promised)
+            forms.append(Form(form.path.name, by, loss, answers.same, asked, verdict.kept, verdict.reason))
         on_progress("verifying", number, steps)
     return forms
-
-
-def _refuse_missing(file: Path) -> None:
-    if not file.exists():
-        near = neighbour(file)
-        raise RunError(
-            f"There is no file or folder {file}.",
-            f"Did you mean {near}?" if near else "Name what `phinetune merge` or `phinetune gguf` wrote.",
-        )
 
 
 def _held_out(run: Run | str | Path, limit: int) -> Sequence[Pair]:
@@ -128,27 +113,17 @@ def _base_of(run: Run | str | Path) -> str:
     return read_recipe(find_model(run.folder.root if isinstance(run, Run) else run)).base_model
 
 
-def _kind(file: Path) -> str:
-    """The packing of a .gguf file, or the number format of a folder. Of an adapter alone its base decides."""
-    return kind_of_file(file) if file.is_file() else dtype_name(number_format(find_model(file), "auto"))
-
-
 def _here(file: Path, dtype: str, questions: list[str], examples: list[Example]) -> tuple[float, list[str]]:
     """Its loss and its answers."""
     opened = open_model(file, device="cpu", dtype=dtype)
     return mean_loss(opened.model, examples), opened.answer_all(questions, max_new_tokens=_LONGEST)
 
 
-def _by_llama_cpp(file: Path, base: Path | None, tuned: TunedModel, questions: list[str]) -> list[str]:
-    """Its answers. `file` is an adapter alone where there is a `base` for it."""
-    if base is not None and not base.is_file():
-        raise RunError(
-            f"{file} is an adapter alone, and its base model is not a .gguf file here.",
-            "Say where that is: --base-file base.gguf",
-        )
+def _by_llama_cpp(form: NamedForm, tuned: TunedModel, questions: list[str]) -> list[str]:
+    """Its answers."""
     template = tuned.encoder.template
     answers = []
-    with serve(base or file, at_once=1, adapter=file if base else None) as server:
+    with serve(form.base or form.path, at_once=1, adapter=form.path if form.base else None) as server:
         for question in questions:
             body = {
                 "prompt": template.prompt(question),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +69,17 @@ def kind_of_file(path: Path) -> str:
     number = open_gguf(path).metadata.get(gguf.Keys.General.FILE_TYPE)
     stated = (kind for kind, (_, file_type) in KINDS.items() if file_type == number)
     return next(stated, None) or gguf_summary(path).packing.lower()
+
+
+def check_kinds(wanted: str | Sequence[str]) -> list[str]:
+    """The kinds in `wanted`, a sequence or a text with commas, each once. Raises SettingsError as `check_kind`, and
+    where there is none.
+    """
+    texts = [wanted] if isinstance(wanted, str) else wanted
+    named = [kind.strip() for text in texts for kind in text.split(",") if kind.strip()]
+    if not named:
+        raise SettingsError("No packing is named.", f"Choose one or more of {', '.join(KINDS)}.")
+    return list(dict.fromkeys(check_kind(kind) for kind in named))
 
 
 def check_kind(kind: str) -> str:

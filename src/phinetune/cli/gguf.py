@@ -39,10 +39,9 @@ def command(
 
     Example: phinetune gguf . --to my-model.gguf --quantize q4_k_m
     """
+    kinds = quantize if several is None else several
     if adapter:
-        path = phinetune.export_gguf_adapter(
-            run, to or Path("lora.gguf"), kind=several or quantize, model=model, allow_bin=allow_bin
-        )
+        path = phinetune.export_gguf_adapter(run, to or Path("lora.gguf"), kind=kinds, model=model, allow_bin=allow_bin)
         size = path.stat().st_size / 1e6
         if as_json:
             print_json({"path": str(path), "megabytes": size})
@@ -50,7 +49,6 @@ def command(
         print_line(f"Wrote the adapter alone to {path} ({size:.1f} MB).")
         print_line(f"How to run it beside the base model's .gguf in llama.cpp and Ollama: {path}.txt")
         return
-    kinds = [kind.strip() for kind in (several or quantize).split(",") if kind.strip()]
     with Bar(silent=as_json) as bar:
         written = phinetune.export_gguf(
             run, to, quantize=kinds, model=model, allow_bin=allow_bin, check=check, on_progress=bar.show

@@ -152,6 +152,8 @@ def find_model(path: str | Path) -> Path:
     Raises RunError when there is no tuned model.
     """
     path = Path(path)
+    if path.is_file():
+        raise _no_folder(path)
     for folder in (RunFolder(path).model, path):
         if (folder / RECIPE).is_file():
             return folder
@@ -166,6 +168,15 @@ def find_model(path: str | Path) -> Path:
         f"There is no tuned model in {path}.",
         "Train one first: phinetune train dataset.xlsx",
     )
+
+
+def _no_folder(path: Path) -> RunError:
+    if path.suffix.lower() == ".gguf":
+        return RunError(
+            f"{path} is a model packed as .gguf: what it learned cannot be taken out of it again.",
+            "Name the run that it was written from. ask, chat and serve take the file itself.",
+        )
+    return RunError(f"{path} is a file.", "Name the folder that `phinetune train` wrote to (its --out).")
 
 
 def open_finished(path: str | Path) -> RunFolder:
