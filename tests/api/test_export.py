@@ -143,6 +143,16 @@ def test_several_packings_at_once_with_modelfile_and_page(run, tmp_path):
         assert program in page
 
 
+def test_what_a_template_has_behind_an_answer_ends_it_in_ollama_too(run, tmp_path):
+    copy = shutil.copytree(run.folder.model, tmp_path / "model")
+    recipe = json.loads((copy / "phinetune.json").read_text()) | {"template": "User: {question}\nBot: {answer}\n[end]"}
+    (copy / "phinetune.json").write_text(json.dumps(recipe))
+    phinetune.export_gguf(copy, tmp_path / "t.gguf", check=False)
+    text = (tmp_path / "t.gguf.Modelfile").read_text()
+    assert 'PARAMETER stop """\n[end]"""\nPARAMETER' in text
+    assert 'PARAMETER stop """User:"""\n' in text
+
+
 def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_path, monkeypatch):
     losses = iter([0.5, 0.9] * 2)
     for module in (export, merging, read_back):

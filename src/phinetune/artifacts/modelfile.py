@@ -27,8 +27,9 @@ class Use:
 
 
 def modelfile(use: Use) -> str:
-    """The text of an Ollama Modelfile: template, stop strings and sampling as in training.
+    """The text of an Ollama Modelfile: template, stop strings and sampling as `ask` has them.
 
+    Ollama's own top_k, min_p and repeat_penalty would change answers; 0, 0 and 1 switch them off.
     Ollama reads what stands between triple quotes as it is, without escapes, and what stands between double braces in
     a template as its own fields.
     """
@@ -43,6 +44,9 @@ def modelfile(use: Use) -> str:
         f"{stops}"
         f"PARAMETER temperature {use.temperature:g}\n"
         f"PARAMETER top_p {use.top_p:g}\n"
+        f"PARAMETER top_k 0\n"
+        f"PARAMETER min_p 0\n"
+        f"PARAMETER repeat_penalty 1\n"
         f"PARAMETER num_predict {use.max_new_tokens}\n"
         f"PARAMETER num_ctx {use.context}\n"
     )
@@ -56,9 +60,10 @@ def _as_go(text: str) -> str:
 def how_to(use: Use, name: str) -> str:
     """The commands for llama.cpp, Ollama and LM Studio."""
     # llama-completion takes the prompt as it is; -e turns \\n into line breaks. The shell must change nothing in it.
-    plain = use.prompt.replace("{question}", "YOUR QUESTION").replace("\\", "\\\\").replace("\n", "\\n")
+    plain = _on_one_line(use.prompt.replace("{question}", "YOUR QUESTION"))
     prompt, file = shlex.quote(plain), shlex.quote(use.file)
     lora = f" --lora {shlex.quote(use.adapter)}" if use.adapter else ""
+    stops = ", ".join(map(_on_one_line, use.stops)) or "(none)"
     beside = f"{use.file} is the base model: the name of your own .gguf file of it belongs there.\n\n" if lora else ""
     studio = (
         "    takes no adapter apart: write the whole model with `phinetune gguf`\n"
@@ -66,17 +71,26 @@ def how_to(use: Use, name: str) -> str:
         else (
             f"    lms import {file}\n"
             f"    and set the prompt format of the model to:   {plain}\n"
-            f"    with the stop strings:   {', '.join(use.stops) or '(none)'}\n"
+            f"    with the stop strings:   {stops}\n"
+            f"    and the sampling:   temperature {use.temperature:g}, top P {use.top_p:g}, top K 0, min P 0, "
+            f"repeat penalty 1, at most {use.max_new_tokens} tokens\n"
+            f"    \\n stands for a line break\n"
         )
     )
     return (
         f"{beside}"
         f"llama.cpp\n"
         f"    llama-completion -m {file}{lora} -no-cnv -e -p {prompt} "
-        f"--temp {use.temperature:g} --top-p {use.top_p:g} -n {use.max_new_tokens}\n\n"
+        f"--temp {use.temperature:g} --top-p {use.top_p:g} --top-k 0 --min-p 0 --repeat-penalty 1 "
+        f"-n {use.max_new_tokens}\n"
+        f"    writes up to end-of-text; an answer ends before any of:   {stops}\n\n"
         f"Ollama\n"
         f"    ollama create {name} -f {shlex.quote(f'{use.adapter or use.file}.Modelfile')}\n"
         f'    ollama run {name} "YOUR QUESTION"\n\n'
         f"LM Studio\n"
         f"{studio}"
     )
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")

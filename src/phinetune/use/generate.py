@@ -1,7 +1,8 @@
 """Questions -> answers, streamed one at a time or batched by length.
 
 The prompt is the training prompt, token for token. Writing stops at end-of-text, at what the template has behind an
-answer, at the longest allowed answer, or where the model opens a next question of its own, as an untuned base model does.
+answer, at the longest allowed answer, or where the model opens a next question of its own, as an untuned base model
+does.
 """
 
 from __future__ import annotations

@@ -28,9 +28,7 @@ _LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 t
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
-_SAMPLERS = (
-    "penalties;dry;top_n_sigma;top_k;typ_p;temperature;top_p;min_p;xtc"  # temperature first, as in generate.choose
-)
+_SAMPLERS = "penalties;dry;top_n_sigma;top_k;typ_p;temperature;top_p;min_p;xtc"  # their order is that of `choose`
 _QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with its tokens and its speed
 
 
