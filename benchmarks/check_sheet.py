@@ -28,6 +28,7 @@ from bench import publish
 from rapidfuzz import fuzz, process, utils
 from read_sheet import write_workbook
 
+from phinetune.sheet import Pair
 from phinetune.sheet.near_duplicates import near_duplicates
 
 BIN = Path(sys.executable).parent
@@ -105,7 +106,7 @@ def vary(question: str, draw: random.Random) -> str:
 
 
 def ours(questions: list[str]) -> Found:
-    groups = near_duplicates([(question, str(place)) for place, question in enumerate(questions)])
+    groups = near_duplicates([Pair(question, str(place), place) for place, question in enumerate(questions)])
     return {(group[0], other) for group in groups for other in group[1:]}
 
 

@@ -188,7 +188,7 @@ LOOK_ALIKE = [
 def found(pairs: list[tuple[str, str]], *, same_answer: bool) -> list[tuple[str, str]]:
     """Which of these pairs come together in a sheet of all of them, each with an answer of its own, or two."""
     sheet = [
-        (text, f"{place} {side * (not same_answer)}")
+        Pair(text, f"{place} {side * (not same_answer)}", 2)
         for place, both in enumerate(pairs)
         for side, text in enumerate(both)
     ]
@@ -234,8 +234,8 @@ def test_a_name_is_never_the_word_that_differs() -> None:
 
 
 def test_an_answer_to_many_questions_tells_nothing_of_them() -> None:
-    asked = [("Where are the keys of the house?", "Ask."), ("Where are the house keys?", "Ask.")]
-    others = [(f"Where is number {place}?", "Ask.") for place in range(30)]
+    asked = [Pair(question, "Ask.", 2) for question in ("Where are the keys of the house?", "Where are the house keys?")]
+    others = [Pair(f"Where is number {place}?", "Ask.", 2) for place in range(30)]
     assert near_duplicates(asked + others[:18]) == [[0, 1]]
     assert near_duplicates(asked + others) == []
 
