@@ -234,7 +234,7 @@ def test_a_name_is_never_the_word_that_differs() -> None:
 
 
 def test_an_answer_to_many_questions_tells_nothing_of_them() -> None:
-    asked = [Pair(question, "Ask.", 2) for question in ("Where are the keys of the house?", "Where are the house keys?")]
+    asked = [Pair(f"Where are {what}?", "Ask.", 2) for what in ("the keys of the house", "the house keys")]
     others = [Pair(f"Where is number {place}?", "Ask.", 2) for place in range(30)]
     assert near_duplicates(asked + others[:18]) == [[0, 1]]
     assert near_duplicates(asked + others) == []
