@@ -5,6 +5,8 @@ fault, a kind of write that fails.
     replace:7     before the 7th rename; fsync:9 before the 9th flush
     torn:9        the same, with the file that is to be flushed cut in half, as a power cut leaves it
 
+A run may have bad steps besides: they come out without numbers, as long as the run has not gone back for them.
+
 Nothing of this is in the product: the wound is made in the child, by wrapping what it calls.
 """
 
@@ -38,6 +40,8 @@ DOING = {
     "keep_pairs": "pairs",
     "_drop_old": "pruning",
     "save": "checkpoint",
+    "write_rollback": "going back",
+    "resume": "resuming",
     "_copy": "mirror",
     "restore": "restoring",
     "write": "figures",
@@ -60,7 +64,10 @@ class Fault:
 class Wound:
     """Counts what happens; kills at `point`, and otherwise leaves the list of all points in `trace`."""
 
-    def __init__(self, point: str | None, trace: Path | None, fault: Fault | None = None) -> None:
+    def __init__(
+        self, point: str | None, trace: Path | None, fault: Fault | None = None, bad_steps: tuple[int, ...] = ()
+    ) -> None:
+        self._bad_steps = bad_steps
         self._fault, self._writes, self._failing = fault, 0, False
         kind, _, number = (point or "").partition(":")
         self._kind, self._number = kind, int(number or 0)
@@ -72,6 +79,8 @@ class Wound:
         for module, name, kind in PHASES:
             place = sys.modules[module]
             setattr(place, name, self._before(kind, getattr(place, name)))
+        if self._bad_steps:
+            _make_bad(self._bad_steps)
         os.replace = self._before("replace", os.replace)
         os.unlink = self._before("unlink", os.unlink)
         os.rmdir = self._before("rmdir", os.rmdir)
@@ -122,6 +131,21 @@ class Wound:
             raise OSError(fault.number, os.strerror(fault.number))
 
 
+def _make_bad(steps: tuple[int, ...]) -> None:
+    """Let these steps be skipped. Three in a row lead back, and are sound when they are done again."""
+    from phinetune.events import RolledBack, StepDone, StepSkipped
+    from phinetune.training import loop
+
+    real = loop.reason_to_skip
+
+    def reason_to_skip(history: list[Any], train_loss: float, grad_norm: float) -> Any:
+        step = 1 + next((event.step for event in reversed(history) if isinstance(event, StepDone | StepSkipped)), 0)
+        went_back = any(isinstance(event, RolledBack) and event.to_step < step <= event.step for event in history)
+        return "not_finite" if step in steps and not went_back else real(history, train_loss, grad_norm)
+
+    loop.reason_to_skip = reason_to_skip
+
+
 def _cut_in_half(handle: int) -> None:
     path = Path(f"/proc/self/fd/{handle}")
     if path.is_file():
@@ -138,7 +162,12 @@ def _doing() -> str:
 
 
 def run(
-    arguments: list[str], log: Path, wound: str | None = None, trace: Path | None = None, fault: Fault | None = None
+    arguments: list[str],
+    log: Path,
+    wound: str | None = None,
+    trace: Path | None = None,
+    fault: Fault | None = None,
+    bad_steps: tuple[int, ...] = (),
 ) -> int:
     """`phinetune ARGUMENTS` in a forked child, which has everything imported already; its exit code, -9 when killed.
 
@@ -148,7 +177,7 @@ def run(
     if child == 0:
         code = 70
         try:
-            code = _child(arguments, log, Wound(wound, trace, fault))
+            code = _child(arguments, log, Wound(wound, trace, fault, bad_steps))
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)

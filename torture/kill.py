@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,6 +38,7 @@ IN_SHORT = {
     ("fsync", "report"),
 }
 OLD_SEED, NEW_SEED = 7, 42
+BAD_STEPS = (1, 2, 3, 6, 11, 12, 13, 16)  # with a checkpoint after 3, 5, 6 and so on: back to the beginning, and to 10
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Course:
     folder: Path
     command: tuple[str, ...]
     log: Path
+    bad_steps: tuple[int, ...] = ()
 
     def train(self, out: Path, *flags: str, wound: str | None = None, trace: Path | None = None) -> int:
-        return run([*self.command, "--out", str(out), *flags], self.log, wound, trace)
+        return run([*self.command, "--out", str(out), *flags], self.log, wound, trace, bad_steps=self.bad_steps)
 
     def said(self) -> str:
         """The end of what the last runs printed, for a failure."""
@@ -78,6 +80,7 @@ def main() -> int:
             ),
             _killed_while_overwriting(course, expected, 1 if few else 20, pick),
             _vanished_machine(course, expected, 1 if few else 20, pick),
+            _killed_around_going_back(course, 2 if few else 40, pick),
         ]
         if not chosen.short:
             rows.append(_killed_often(course, expected, points, 2 if chosen.full else 12, pick))
@@ -179,6 +182,29 @@ def _killed_while_overwriting(course: Course, expected: dict[str, str], times: i
             shutil.rmtree(out)
 
     return row_of("killed while replacing another run with --overwrite", attempts())
+
+
+def _killed_around_going_back(course: Course, times: int, pick: random.Random) -> Row:
+    """A run that skips two steps and goes back twice, once to its beginning: every point of going back, and others."""
+    bad = replace(course, bad_steps=BAD_STEPS)
+    trace = bad.folder / "bad.json"
+    bad.train(bad.folder / "bad", trace=trace)
+    expected = what_counts(bad.folder / "bad")
+    points = json.loads(trace.read_text())
+    back = [point for point, doing in points if doing == "going back"]
+    others = [point for point, doing in points if doing not in ("going back", "reading", "loading")]
+    figures = json.loads((bad.folder / "bad" / "training_visuals" / "training_metrics.json").read_text())
+
+    def attempts() -> Iterator[str]:
+        said = {name: figures[name] for name in ("rollbacks", "skipped_steps")}
+        yield "undisturbed: " + ("" if said == {"rollbacks": 2, "skipped_steps": 2} else f"{said}")
+        for number in range(times):
+            point = pick.choice(others if number % 2 else back)
+            out = bad.folder / f"bad-{number}"
+            code = bad.train(out, wound=point)
+            yield f"{point}: " + (_resumed(bad, expected, out) if code == KILLED else f"not killed: {code}")
+
+    return row_of("killed in a run that skips steps and goes back twice, then --resume", attempts())
 
 
 def _vanished_machine(course: Course, expected: dict[str, str], times: int, pick: random.Random) -> Row:
