@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 
 import pytest
@@ -161,6 +162,23 @@ def test_what_libraries_say_of_a_full_disk_is_a_clear_error_and_other_errors_are
     with pytest.raises(ValueError, match="mine"), atomic_folder(tmp_path / "a"):
         raise ValueError("mine")
     assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_told_with_what_it_takes_and_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 45_000, 45_000))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    said = []
+    for error in (full, Exception("write error: No space left on device (os error 28)"), PermissionError(13, "Denied")):
+        for needs in (lambda: 12_340_000, None, lambda: 1 // 0):
+            with pytest.raises(RunError) as stopped, atomic_folder(tmp_path / "a", needs) as temporary:
+                (temporary / "half").write_text("half")
+                raise error
+            said.append(stopped.value.message.partition("written: ")[2])
+    know, free, _ = said[:3]
+    assert know == "No space left on device. It takes about 12.3 MB, and 45 kB are free."
+    assert free == "No space left on device. 45 kB are free."
+    assert said[3:6] == [know, free, free]
+    assert set(said[6:]) == {"Denied."}
 
 
 def test_a_drive_that_cannot_flush_folders_is_good_enough(tmp_path, monkeypatch):

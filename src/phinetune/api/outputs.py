@@ -153,8 +153,12 @@ def write_model(
     """
     folder = checkpoints.folder
 
+    def needs() -> int:
+        copies = 2 if settings.train.adapter_format == "bin" else 1
+        return copies * lora.saved_bytes(model) + len(base.tokenizer.backend_tokenizer.to_str(pretty=True).encode())
+
     def write() -> None:
-        with atomic_folder(folder.model) as temporary:
+        with atomic_folder(folder.model, needs) as temporary:
             _write_parts(temporary, model, base, settings, template)
             with dispensable("the model card"):
                 facts = _card_facts(base, settings, template, pairs, figures, config, diagnosis)

@@ -92,6 +92,11 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     return adapter, sum(parameter.numel() for parameter in model.parameters()) - adapter
 
 
+def saved_bytes(model: PeftModel) -> int:
+    """What the weights of the adapter take on a disk."""
+    return sum(parameter.nbytes for _, parameter in trainable(model))
+
+
 def save(model: PeftModel, folder: Path) -> None:
     """adapter_config.json and the weights as safetensors, as PEFT writes and reads them."""
     [config] = model.peft_config.values()

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,14 @@ from phinetune.errors import RunError
 _TEMPORARY = ".partial-phinetune-"
 _ASIDE = ".replaced-phinetune-"  # holds what stood in a folder's place while the new one is moved in
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What libraries written in Rust and C++ (tokenizers, torch.save) say instead of raising OSError.
+_FULL_WORDS = re.compile(r"os error (?:28|122)\b|No space left|PytorchStreamWriter|file write failed")
 _DISK_WORDS = re.compile(r"os error \d+|PytorchStreamWriter|file write failed")
 # What some network drives say of flushing a folder.
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
+
+Size = Callable[[], int]  # bytes
 
 
 def _umask() -> int:
@@ -51,13 +55,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    with atomic_file(path) as temporary:
+    with atomic_file(path, lambda: len(data)) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends without an error."""
+def atomic_file(path: Path, needs: Size | None = None) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends without an error.
+
+    `needs` tells how many bytes it takes, about: asked when the disk is full.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +79,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except Exception as error:
         if not _is_of_the_disk(error):
             raise
-        raise _cannot_write(path, error) from error
+        _remove(temporary)
+        raise _cannot_write(path, error, needs) from error
     finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextmanager
@@ -96,9 +102,10 @@ def together() -> Iterator[list[Path]]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, needs: Size | None = None) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it becomes `path` when the block ends without an error.
 
+    `needs` is as above.
     A folder already at `path` is replaced as a whole; killed in the middle of that, it returns at the next start
     (`remove_leftovers`).
     """
@@ -118,6 +125,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             try:
                 path.replace(old)
                 temporary.replace(path)
+                _flush(path.parent)  # before the old one goes
             finally:
                 _return_or_remove(old.parent)
         else:
@@ -126,10 +134,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except Exception as error:
         if not _is_of_the_disk(error):
             raise
-        raise _cannot_write(path, error) from error
+        _remove(temporary)
+        raise _cannot_write(path, error, needs) from error
     finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(temporary: Path | None) -> None:
+    if temporary is None:
+        return
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def discard(path: Path) -> None:
@@ -200,10 +218,32 @@ def _is_of_the_disk(error: Exception) -> bool:
     )
 
 
-def _cannot_write(path: Path, error: Exception) -> RunError:
+def _cannot_write(path: Path, error: Exception, needs: Size | None) -> RunError:
     said = re.search(r"([^:]+) \(os error \d+\)", str(error))  # what Rust adds to the system's own words
     reason = getattr(error, "strerror", None) or (said[1].strip() if said else str(error))
     return RunError(
-        f"{path} could not be written: {reason}.",
+        f"{path} could not be written: {reason}.{_room(path, error, needs)}",
         "Free some disk space or choose another folder with --out. Nothing half-written was left behind.",
     )
+
+
+def _room(path: Path, error: Exception, needs: Size | None) -> str:
+    """How much it takes and how much there is, where the disk is full; "" where something else is wrong."""
+    if getattr(error, "errno", None) not in _FULL and not _FULL_WORDS.search(str(error)):
+        return ""
+    needed, free = None, None
+    with suppress(Exception):  # a detail of an error that is told in any case
+        needed = needs() if needs is not None else None
+    with suppress(OSError):
+        there = next(place for place in path.absolute().parents if place.exists())
+        free = shutil.disk_usage(there).free
+    if needed is None:
+        return "" if free is None else f" {in_words(free)} are free."
+    return f" It takes about {in_words(needed)}" + ("." if free is None else f", and {in_words(free)} are free.")
+
+
+def in_words(count: int) -> str:
+    """A number of bytes: "12 kB", "3.4 MB", "5.60 GB"."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"

@@ -28,13 +28,13 @@ def copy_file(source: Path, target: Path, on_block: Callable[[int], None] = lamb
 
     Raises RunError when the source cannot be read, the copy cannot be written, or differs.
     """
-    with atomic_file(target) as temporary:
+    with atomic_file(target, lambda: source.stat().st_size) as temporary:
         _copy(source, temporary, on_block)
 
 
 def copy_folder(source: Path, target: Path, on_block: Callable[[int], None] = lambda _: None) -> None:
     """Copy the files of a folder, whole or not at all; hidden ones are left. Raises as `copy_file`."""
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, lambda: sum(file.stat().st_size for file in _files(source))) as temporary:
         for file in _files(source):
             place = temporary / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,12 @@ class Checkpoints:
         Raises RunError when it cannot be written, or is not on the disk as it was written; the others are then kept.
         """
         path = self.folder.checkpoint(progress.step)
-        with atomic_folder(path) as temporary:
+        moments = _moments(model, optimizer)
+        with atomic_folder(
+            path, lambda: lora.saved_bytes(model) + sum(each.nbytes for each in moments.values())
+        ) as temporary:
             lora.save(model, temporary)
-            save_file(_moments(model, optimizer), temporary / _OPTIMIZER)
+            save_file(moments, temporary / _OPTIMIZER)
             state = {"format": _FORMAT, "progress": to_json(progress), "run": self.run}
             (temporary / _STATE).write_text(json.dumps(state, indent=1, allow_nan=False), encoding="utf-8")
             sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
