@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 
 import openpyxl
 import pytest
@@ -43,6 +44,52 @@ def test_answers_stand_beside_their_questions_and_every_column_is_kept(toy_run, 
     assert [row[3] for row in rows[1:-1]] == expected
     assert rows[-1][2] == "no question here"
     assert not rows[-1][3]
+
+
+def test_from_workbook_to_workbook_all_else_stays_as_it_was(toy_run, tmp_path):
+    path = tmp_path / "typed.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        sheet, other = book.add_worksheet("FAQ"), book.add_worksheet("Other")
+        sheet.write_row(0, 0, ["No.", "Question", "Due", "Share", "Done"], book.add_format({"bg_color": "yellow"}))
+        sheet.write_row(1, 0, [7.5, toys.PAIRS[1][0]])
+        sheet.write_datetime(1, 2, datetime.datetime(2026, 3, 12), book.add_format({"num_format": "dd.mm.yyyy"}))
+        sheet.write_number(1, 3, 0.15, book.add_format({"num_format": "0%"}))
+        sheet.write_boolean(1, 4, True)
+        other.write_formula(0, 0, "=FAQ!A2*2", value=15)
+    done = phinetune.answer_sheet(toy_run, path, tmp_path / "a.xlsx", max_new_tokens=8)
+    assert (done.kept, done.column) == (True, "Answer")
+    book = openpyxl.load_workbook(done.path)
+    answer = phinetune.open_model(toy_run).ask(toys.PAIRS[1][0], max_new_tokens=8)
+    assert [cell.value for cell in book["FAQ"][1]][-1] == "Answer"
+    assert [cell.value for cell in book["FAQ"][2]] == [
+        *(7.5, toys.PAIRS[1][0], datetime.datetime(2026, 3, 12), 0.15, True),
+        answer,
+    ]
+    assert [book["FAQ"][place].number_format for place in ("C2", "D2")] == ["dd.mm.yyyy", "0%"]
+    assert book["FAQ"]["A1"].fill.bgColor.rgb == book["FAQ"]["F1"].fill.bgColor.rgb
+    assert book["Other"]["A1"].value == "=FAQ!A2*2"
+
+
+def test_numbers_and_telephone_numbers_stay_as_they_are_in_csv(toy_run, tmp_path):
+    cells = ["-3", "+49 30 123", "-1.5e-7", "-12,5 %", "-", "+1 (555) 010-99"]
+    risky = ["-A1", "+cmd|' /C calc'!A0", "-2+SUM(A1)", "@x", "- then"]
+    sheet = tmp_path / "list.csv"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [["Question", "Note"], *([f"Who {n}?", cell] for n, cell in enumerate(cells + risky))]
+        )
+    done = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.csv", max_new_tokens=2)
+    with done.path.open(encoding="utf-8-sig", newline="") as file:
+        notes = [row[1] for row in csv.reader(file)][1:]
+    assert notes == cells + [f"'{cell}" for cell in risky]
+
+
+def test_a_cell_right_of_all_others_is_kept_too(toy_run, tmp_path):
+    sheet = tmp_path / "list.csv"
+    sheet.write_text("Question,Note\n" + "Who?,x\n" * 300 + "When?,x,far right\n", encoding="utf-8")
+    done = phinetune.answer_sheet(toy_run, sheet, tmp_path / "a.csv", max_new_tokens=1)
+    with done.path.open(encoding="utf-8-sig", newline="") as file:
+        assert list(csv.reader(file))[-1][:3] == ["When?", "x", "far right"]
 
 
 def test_no_cell_becomes_a_formula(toy_run, tmp_path):

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phinetune.api.ask import open_model
 from phinetune.api.run import Run
-from phinetune.artifacts.answer_sheet import check_ending, write_answers
+from phinetune.artifacts.answer_sheet import answer_column_name, check_ending, write_answers
 from phinetune.errors import RunError
-from phinetune.sheet.questions import find_questions
+from phinetune.run_folder import write_bytes
+from phinetune.sheet.questions import QuestionTable, find_questions
+from phinetune.sheet.workbook_column import NewColumn, with_column
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What was written. `column` holds the answers; rows without a question got none."""
+    """What was written. `column` holds the answers; rows without a question got none.
+
+    `kept`: the file is the workbook of the questions as it was, with the answers put in; otherwise its cells are texts.
+    """
 
     path: Path
     column: str
     question_column: str
     answers: int
     rows_without_question: int
+    kept: bool
     seconds: float
 
 
@@ -44,7 +50,9 @@ def answer_sheet(
 ) -> Answered:
     """Answer every question of `sheet` and write its rows with the answers to `to`, .xlsx or .csv.
 
-    They go into a column that is named for answers and has none, or else into one more.
+    They go into a column that is named for answers and has none, or else into one more. From .xlsx to .xlsx all else
+    stays as it was: other columns with their numbers, dates and formats, formulas, colours, other sheets. Any other
+    file is written anew: the table with the questions alone, its cells as texts that look as they did.
 
     `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned, `allow_bin`
     reads an adapter in pickle form. Raises SheetError when there are no questions, RunError when `to` is there
@@ -55,6 +63,7 @@ def answer_sheet(
     if path.exists() and not overwrite:
         raise RunError(f"{path} is there already.", "Choose another name with --to, or replace it with --overwrite.")
     table = find_questions(sheet, question=question, sheet=sheet_name)
+    original = Path(sheet).read_bytes()
     places = [place for place, text in enumerate(table.questions) if text]
     tuned = open_model(run, model=model, allow_bin=allow_bin)
     start = time.perf_counter()
@@ -68,12 +77,29 @@ def answer_sheet(
     answers = [""] * len(table.questions)
     for place, answer in zip(places, written, strict=True):
         answers[place] = answer
-    column = write_answers(path, table.columns, table.rows, answers, table.answer_column)
+    workbook = _with_answers(original, table, answers) if path.suffix.lower() == ".xlsx" else None
+    if workbook is not None:
+        write_bytes(path, workbook)
+        column = answer_column_name(table.columns, table.answer_column)
+    else:
+        column = write_answers(path, table.columns, table.rows, answers, table.answer_column)
     return Answered(
         path=path,
         column=column,
         question_column=table.question_column,
         answers=len(places),
         rows_without_question=len(table.questions) - len(places),
+        kept=workbook is not None,
         seconds=time.perf_counter() - start,
     )
+
+
+def _with_answers(original: bytes, table: QuestionTable, answers: Sequence[str]) -> bytes | None:
+    """The workbook with the answers in it; None where the file is none that they can be put into."""
+    if not original.startswith(b"PK") or table.sheet is None:
+        return None
+    cells = dict(zip(table.numbers, answers, strict=True))
+    if table.answer_column is None and table.header_row is not None:
+        cells[table.header_row] = answer_column_name(table.columns)
+    place = len(table.columns) if table.answer_column is None else table.answer_column
+    return with_column(original, table.sheet, NewColumn(place, table.place, cells))

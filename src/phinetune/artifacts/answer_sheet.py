@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from phinetune.run_folder import atomic_file
 
 NEW_COLUMN = "Answer"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones in East Asia
+# A number, a telephone number or a stroke for "none": nothing in it refers to a cell, a function or a program.
+_HARMLESS = re.compile(r"[+-][\d .,:/()+-]*([eE][+-]?\d+)?[ %€$£]*")
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
 _WIDTHS = (12, 60)
 
@@ -30,7 +33,7 @@ def write_answers(
     Raises RunError for another ending or a full disk.
     """
     check_ending(path)
-    name = _new_name(columns) if column is None else columns[column]
+    name = answer_column_name(columns, column)
     place = slice(len(columns), None) if column is None else slice(column, column + 1)
     table = [list(row) for row in (columns, *rows)]
     for row, text in zip(table, (name, *answers), strict=True):
@@ -50,7 +53,10 @@ def check_ending(path: Path) -> None:
         raise RunError(f"Answers cannot be written to {path.name}.", "Name a file that ends in .xlsx or .csv.")
 
 
-def _new_name(columns: Sequence[str]) -> str:
+def answer_column_name(columns: Sequence[str], column: int | None = None) -> str:
+    """What the column with the answers is called: as it is already, or a name that no other has."""
+    if column is not None:
+        return columns[column]
     taken = {column.casefold() for column in columns}
     names = (
         NEW_COLUMN,
@@ -75,4 +81,5 @@ def _write_workbook(path: Path, table: Sequence[Sequence[str]]) -> None:
 
 def _defused(cell: str) -> str:
     """Spreadsheet programs compute what begins like a formula; behind an apostrophe it is text."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    risky = cell.startswith(_FORMULA_STARTS) and not _HARMLESS.fullmatch(cell)
+    return f"'{cell}" if risky else cell

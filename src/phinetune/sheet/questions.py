@@ -23,7 +23,8 @@ from phinetune.sheet.table import Cell, ErrorCell, Table
 class QuestionTable:
     """`rows` hold all cells as text, `questions` the question of each row, "" where there is none.
 
-    `answer_column` is the place of a column that is named for answers and has none yet.
+    `place` is that of the questions' column, `header_row` the row with the names of the columns, `answer_column` the
+    place of a column that is named for answers and has none yet.
     """
 
     file: str
@@ -33,6 +34,8 @@ class QuestionTable:
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...]
     questions: tuple[str, ...]
+    place: int
+    header_row: int | None
     answer_column: int | None = None
 
 
@@ -44,7 +47,7 @@ def find_questions(path: str | Path, *, question: str | None = None, sheet: str 
     path = Path(path)
     tables = considered(read_tables(path), sheet)
     table, header, column = _by_hand(tables, question) if question is not None else _found(tables)
-    width = max(header.width, column + 1)
+    width = max([header.width, column + 1, *(len(row.cells) for row in header.data)])
     rows = tuple(tuple(_shown(row.cell(index)) for index in range(width)) for row in header.data)
     questions = tuple(_question(row.cell(column)) for row in header.data)
     if not any(questions):
@@ -59,6 +62,8 @@ def find_questions(path: str | Path, *, question: str | None = None, sheet: str 
         rows=rows,
         numbers=tuple(row.number for row in header.data),
         questions=questions,
+        place=column,
+        header_row=header.row,
         answer_column=_to_fill(header, column, rows),
     )
 

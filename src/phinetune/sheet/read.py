@@ -49,7 +49,7 @@ _FOREIGN_ZIPS = {
     "Index/": "an Apple Numbers document",
 }
 # What zipfile and the XML parser raise for a damaged archive; OSError is for bzip2.
-_DAMAGE = (
+DAMAGE = (
     BadZipFile, zlib.error, LZMAError, OSError, EOFError, LookupError, NotImplementedError, RuntimeError, ExpatError,
     ValueError,
 )  # fmt: skip
@@ -147,7 +147,7 @@ def _zip_tables(data: bytes, file: str, most: int | None) -> list[Table]:
                 faults = find_faults(archive, file)
             elif "content.xml" in names:
                 faults = find_shown(archive)
-    except _DAMAGE:
+    except DAMAGE:
         raise damaged(file) from None
     return workbook_tables(data, file, faults, tells_formats="xl/workbook.bin" not in names, most=most)
 

@@ -47,17 +47,17 @@ def find_faults(archive: ZipFile, file: str) -> dict[str, CellFaults]:
     Raises SheetError for a sheet too large to hold, expat.ExpatError and the errors of zipfile for a damaged one.
     """
     of_part: dict[str, CellFaults] = {}
-    sheets = _worksheets(archive)
+    sheets = worksheets(archive)
     if len(sheets) > _MAX_SHEETS:
         raise too_large(file, f"it has {len(sheets):,} sheets")
     formats = _formats(archive)
     for name, part in sheets.items():
         if part not in of_part:
-            of_part[part] = _faults_in(_unpack(archive, part), name, file, formats)
+            of_part[part] = _faults_in(unpack(archive, part), name, file, formats)
     return {name: of_part[part] for name, part in sheets.items() if of_part[part]}
 
 
-def _unpack(archive: ZipFile, part: str) -> bytes:
+def unpack(archive: ZipFile, part: str) -> bytes:
     """The bytes that the archive announces for a part and no more: without a number zipfile unpacks all there is."""
     with archive.open(part) as stream:
         return stream.read(archive.getinfo(part).file_size)
@@ -76,21 +76,21 @@ def _formats(archive: ZipFile) -> Formats:
     if _STYLES not in archive.namelist() or archive.getinfo(_STYLES).file_size > _MAX_STYLES:
         return {}
     try:
-        return _StylesParser().parse(_unpack(archive, _STYLES))
+        return _StylesParser().parse(unpack(archive, _STYLES))
     except (expat.ExpatError, ValueError):
         return {}
 
 
-def _worksheets(archive: ZipFile) -> dict[str, str]:
+def worksheets(archive: ZipFile) -> dict[str, str]:
     parts = set(archive.namelist())
     targets = {
         relation["Id"]: posixpath.normpath(posixpath.join("/xl", relation["Target"])).lstrip("/")
-        for relation in _elements(_unpack(archive, "xl/_rels/workbook.xml.rels"), "Relationship")
+        for relation in _elements(unpack(archive, "xl/_rels/workbook.xml.rels"), "Relationship")
         if "Id" in relation and "Target" in relation
     }
     sheets = {
         sheet["name"]: targets.get(next((sheet[key] for key in sheet if key.endswith(":id")), ""), "")
-        for sheet in _elements(_unpack(archive, "xl/workbook.xml"), "sheet")
+        for sheet in _elements(unpack(archive, "xl/workbook.xml"), "sheet")
         if "name" in sheet
     }
     return {name: part for name, part in sheets.items() if part in parts}
@@ -114,7 +114,7 @@ def _refuse_huge(xml: bytes, sheet: str, file: str) -> None:
     for start in range(0, len(xml), _STRETCH):
         references = set(_REFERENCE.findall(xml, start, start + _STRETCH + _LONGEST_REFERENCE))
         last_row = max([last_row, *(int(row) for row in {row for _, row in references})])
-        last_column = max([last_column, *(_column(name.decode()) for name in {name for name, _ in references})])
+        last_column = max([last_column, *(column_number(name.decode()) for name in {name for name, _ in references})])
     if last_row * last_column > _MAX_CELLS:
         raise SheetError(
             f'{file}, sheet "{sheet}": its last cell is in column {letter(last_column - 1)}, row {last_row}; '
@@ -157,7 +157,7 @@ class _SheetParser:
                 self.column = 0
             case "c":
                 letters = attributes.get("r", "").rstrip("0123456789")
-                self.column = _column(letters) if letters else self.column + 1
+                self.column = column_number(letters) if letters else self.column + 1
                 if self.row > _LAST_ROW or self.column > _LAST_COLUMN:
                     raise expat.ExpatError("a cell beyond the sheet")
                 self.kind, self.style = attributes.get("t", "n"), attributes.get("s", "")
@@ -247,7 +247,7 @@ def _local(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def _column(letters: str) -> int:
+def column_number(letters: str) -> int:
     number = 0
     for sign in letters:
         number = 26 * number + ord(sign) - ord("A") + 1
