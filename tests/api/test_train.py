@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import socket
 
 import pytest
@@ -141,6 +142,8 @@ def test_the_guides_bin_format(toy_base, toy_sheet, tmp_path):
         phinetune.ask(run, "Who?")
     assert "--allow-bin" in refused.value.hint
     assert phinetune.open_model(run, allow_bin=True).ask("Who?", greedy=True, max_new_tokens=3) is not None
+    moved = shutil.copytree(toy_base, tmp_path / "moved")
+    assert phinetune.ask(run, "Who?", model=str(moved), allow_bin=True, max_new_tokens=3) is not None
     assert phinetune.answer_sheet(run, toy_sheet, tmp_path / "a.csv", max_new_tokens=3, allow_bin=True).answers
     assert phinetune.verify(run, limit=2, allow_bin=True)[0].same == 2
 

@@ -72,6 +72,13 @@ def test_earlier_questions_go_along_when_asked_to(toy_run, tuned, monkeypatch, c
     assert said == [answer, after, alone]
 
 
+def test_what_was_not_remembered_is_not_said_to_be_forgotten(toy_run, monkeypatch, capsys):
+    lines = ("Who?", "/reset", "/remember", "/reset", "Who?", "/reset")
+    out = _chat(monkeypatch, capsys, toy_run.folder.root, *lines)
+    assert out.count("There is nothing to forget.") == 2
+    assert out.count("Forgotten.") == 1
+
+
 def test_a_question_may_stand_behind_the_wish(toy_run, tuned, monkeypatch, capsys):
     question = toys.PAIRS[0][0]
     out = _chat(monkeypatch, capsys, toy_run.folder.root, f"/both {question}", question, flags=("--json",))

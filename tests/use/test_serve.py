@@ -196,6 +196,27 @@ def test_beyond_this_machine_only_with_a_key_and_never_on_a_taken_port(toy_run):
             phinetune.serve(toy_run, port=taken.getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [("nosuchhost.invalid", "The host nosuchhost.invalid is not known"), ("203.0.113.7", "no address of this machine")],
+)
+def test_a_host_that_cannot_be_listened_on_is_said(toy_run, host, says):
+    with pytest.raises(RunError, match=says) as refused:
+        phinetune.serve(toy_run, host=host, api_key="sesame")
+    assert "--host" in refused.value.hint
+
+
+def test_who_asks_nothing_gets_an_error_and_no_answer_to_something_else(toy_run):
+    with phinetune.serve(toy_run) as server:
+        for messages in ([], [{"role": "user", "content": " "}], [{"role": "user", "content": None}]):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                _post(server.address, "/v1/chat/completions", {"messages": messages})
+            assert "Nothing is asked." in json.load(refused.value)["error"]["message"]
+        expected = _post_answer(server.address, _chat(QUESTION))
+        assert _post_answer(server.address, _chat(f"  {QUESTION}\n")) == expected
+        assert _post_answer(server.address, _chat([{"type": "text", "text": QUESTION}])) == expected
+
+
 @pytest.mark.parametrize("key", ["ключ", "sesame\n", " sesame", "ses\x00ame"])
 def test_a_key_that_no_request_can_carry_is_refused(toy_run, key):
     with pytest.raises(SettingsError, match="no request can carry"):

@@ -161,9 +161,12 @@ def _encoder(base: Base, recipe: Recipe) -> Encoder:
     return Encoder(base.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
 
 
-def ask(run: Run | str | Path, question: str, **options: Any) -> str:
-    """The tuned model's answer to one question; see `TunedModel.ask` for the options.
+def ask(
+    run: Run | str | Path, question: str, *, model: str | None = None, allow_bin: bool = False, **options: Any
+) -> str:
+    """The tuned model's answer to one question; see `TunedModel.ask` for the options, `open_model` for `model` and
+    `allow_bin`.
 
     Loads the model each time: for more than one question, open it once with `open_model`.
     """
-    return open_model(run).ask(question, **options)
+    return open_model(run, model=model, allow_bin=allow_bin).ask(question, **options)

@@ -57,9 +57,12 @@ def command(
             case "/greedy" | "/vary" as wish:
                 greedy = wish == "/greedy"
                 print_line("Always the likeliest word." if greedy else "Answers vary.")
-            case "/remember" | "/reset" as wish:
-                said = [] if wish == "/remember" or said is not None else None
-                print_line("From here on earlier questions go along." if wish == "/remember" else "Forgotten.")
+            case "/remember":
+                said = []
+                print_line("From here on earlier questions go along.")
+            case "/reset":
+                print_line("Forgotten." if said else "There is nothing to forget.")
+                said = [] if said is not None else None
             case unknown if unknown.startswith("/"):
                 print_line(f"There is no {unknown}. {_HELP}")
             case _:

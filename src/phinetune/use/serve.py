@@ -8,6 +8,7 @@ Every question stands alone: the last message is asked, as the model was trained
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
@@ -28,6 +29,8 @@ _LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 t
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
+_ASKED = "messages[-1]['content'] | trim"
+_REFUSE_NOTHING = f"{{% if not messages or not {_ASKED} %}}{{{{ raise_exception('Nothing is asked.') }}}}{{% endif %}}"
 _SAMPLERS = "penalties;dry;top_n_sigma;top_k;typ_p;temperature;top_p;min_p;xtc"  # their order is that of `choose`
 _QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with its tokens and its speed
 
@@ -149,9 +152,12 @@ class ModelServer:
 
 
 def chat_template(template: PromptTemplate) -> str:
-    """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated."""
+    """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated.
+
+    The question stands in it without blanks around it, as `ask` puts it there.
+    """
     quoted = (json.dumps(part, ensure_ascii=False) for part in template.prompt("\0").split("\0"))
-    return "{{ messages[-1]['content'] }}".join("{{ " + part + " }}" for part in quoted)
+    return _REFUSE_NOTHING + f"{{{{ {_ASKED} }}}}".join("{{ " + part + " }}" for part in quoted)
 
 
 def _answer_as_asked(settings: Any, template: PromptTemplate, serving: Serving) -> None:
@@ -187,11 +193,18 @@ def _fits_a_header(key: str) -> bool:
 
 def _refuse_taken_port(serving: Serving) -> None:
     family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    own = "Give --host an address of this machine, or leave it out to serve this machine alone."
+    try:
+        socket.getaddrinfo(serving.host, serving.port, family)
+    except (OSError, UnicodeError):
+        raise RunError(f"The host {serving.host} is not known.", own) from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((serving.host, serving.port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise RunError(f"{serving.host} is no address of this machine.", own) from None
             raise RunError(
                 f"Port {serving.port} of {serving.host} cannot be used: {error.strerror}.",
                 "Choose another with --port.",
