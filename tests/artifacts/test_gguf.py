@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 import phinetune
@@ -36,6 +37,7 @@ _spec.loader.exec_module(fixtures)
 PROMPT = "### Question: Who keeps the lighthouse?\n\n### Answer:"
 # What the converters take from the name of the folder, the card and the size, and we from the run.
 TOLD_OTHERWISE = {"general.name", "general.size_label", "general.tags", "general.base_model.0.name"}
+TOLD_OTHERWISE |= {"tokenizer.chat_template"}  # the training prompt, and not that of the base model
 NOTHING = {"tokenizer.ggml.add_eos_token": False}  # as it is when a file does not say so
 
 
@@ -98,6 +100,30 @@ def test_phi2s_way_to_cut_words_is_named(phi, tmp_path):
     reader = gguf.GGUFReader(file.path)
     assert reader.get_field("tokenizer.ggml.pre").contents() == "phi-2"
     assert reader.get_field("general.architecture").contents() == "phi2"
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_the_chat_template_is_the_training_prompt_in_llama_cpp_and_in_transformers(tmp_path, begins):
+    tokenizer = toys.tokenizer()
+    tokenizer.chat_template = "<|im_start|>{{ messages[0]['content'] }}"
+    if begins:
+        first = tokenizer.bos_token
+        begin = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, tokenizer.bos_token_id)])
+        tokenizer._tokenizer.post_processor = begin
+    toys.phi(intermediate_size=256).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    folder = _run(tmp_path, str(tmp_path / "base"))
+    encoder = phinetune.open_model(folder, device="cpu").encoder
+    chat = [{"role": "user", "content": "Who keeps the lighthouse?"}]
+    ids = encoder.prompt_ids(chat[0]["content"])
+    assert (ids[0] == tokenizer.bos_token_id) == begins
+    plain = AutoTokenizer.from_pretrained(phinetune.merge(folder, tmp_path / "merged").path)
+    assert plain.apply_chat_template(chat, return_dict=False) == ids
+    assert plain.apply_chat_template(chat, tokenize=False).removeprefix(plain.bos_token) == PROMPT
+    [file] = phinetune.export_gguf(folder, tmp_path / "t.gguf", quantize="f16", check=False)
+    llama = fixtures.llama_cpp(file.path)
+    assert llama.apply_template(chat) == PROMPT
+    assert llama.prompt_tokens(chat) == len(ids)
 
 
 def _entries(file: gguf.GGUFReader) -> dict[str, object]:

@@ -165,6 +165,16 @@ class LlamaCpp:
         steps = self._ask("completion", question).get("completion_probabilities", [])
         return {each["id"]: each["logprob"] for step in steps for each in step["top_logprobs"]}
 
+    def apply_template(self, messages: list[dict[str, str]]) -> str:
+        """The prompt that the chat template in the file makes of a chat."""
+        found: str = self._ask("apply-template", {"messages": messages})["prompt"]
+        return found
+
+    def prompt_tokens(self, messages: list[dict[str, str]]) -> int:
+        """How many tokens it reads of that."""
+        found: int = self._ask("v1/chat/completions", {"messages": messages, "max_tokens": 1})["usage"]["prompt_tokens"]
+        return found
+
     def _ask(self, what: str, question: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             f"{self.server.listening_address}/{what}",

@@ -82,3 +82,21 @@ def test_a_template_as_long_as_a_book_is_refused_in_a_few_lines():
     with pytest.raises(SettingsError) as caught:
         PromptTemplate("a" * 100_000 + "{b}" * 10_000)
     assert len(caught.value.message) < 1500
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "User: {question}\nBot: {answer}",
+        'Say "{{ 7 * 7 }}" {% x %} \\n: {question} -> {answer}',
+        "{question}\t{answer}",
+    ],
+)
+def test_any_template_becomes_a_chat_template_that_evaluates_nothing(template):
+    import jinja2
+
+    made = PromptTemplate(template)
+    rendered = jinja2.Template(made.chat_template(), keep_trailing_newline=True).render(
+        messages=[{"role": "user", "content": "Who {{ 1 + 1 }}?"}]
+    )
+    assert rendered == made.prompt("Who {{ 1 + 1 }}?")

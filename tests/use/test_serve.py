@@ -19,7 +19,7 @@ import phinetune
 from phinetune.errors import ModelError, RunError, SettingsError
 from phinetune.settings import DEFAULT_TEMPLATE
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.serve import chat_template, stops
+from phinetune.use.serve import stops
 
 pytest.importorskip("xllamacpp")
 QUESTION = toys.PAIRS[1][0]
@@ -235,24 +235,6 @@ def test_what_llama_cpp_cannot_load_is_a_clear_error(toy_run, tmp_path):
     (tmp_path / "text.gguf").write_text("hello")
     with pytest.raises(ModelError, match="is not a GGUF file"):
         phinetune.serve(tmp_path / "text.gguf")
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "User: {question}\nBot: {answer}",
-        'Say "{{ 7 * 7 }}" {% x %} \\n: {question} -> {answer}',
-        "{question}\t{answer}",
-    ],
-)
-def test_any_template_becomes_a_chat_template_that_evaluates_nothing(template):
-    import jinja2
-
-    made = PromptTemplate(template)
-    rendered = jinja2.Template(chat_template(made), keep_trailing_newline=True).render(
-        messages=[{"role": "user", "content": "Who {{ 1 + 1 }}?"}]
-    )
-    assert rendered == made.prompt("Who {{ 1 + 1 }}?")
 
 
 def test_the_command_serves_until_it_is_told_to_stop(toy_run):

@@ -30,6 +30,7 @@ from phinetune.model.merge import merged_tensors
 from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import find_model, together, write_text
+from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.agreement import mean_loss
 
@@ -71,7 +72,8 @@ def export_gguf(
         tensors = list(merged_tensors(tuned.model))
         stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
         del tuned
-    facts = _facts(recipe, _base_name(source))
+    encoder = Encoder(stored.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
+    facts = replace(_facts(recipe, _base_name(source)), chat_template=encoder.chat_template())
     require_space(paths[0], sum(file_bytes(kind, stored.tensors, stored.config) for kind in kinds))
     keep_freed_memory()  # every weight takes buffers of the same sizes
     with together() as written:

@@ -11,7 +11,7 @@ import torch
 from phinetune.api.ask import is_merged, open_exactly
 from phinetune.api.read_back import Exported, measure, megabytes, refuse_if_wrong
 from phinetune.api.run import Run
-from phinetune.artifacts.merge import write_merged
+from phinetune.artifacts.merge import Companions, write_merged
 from phinetune.errors import RunError, SettingsError
 from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.folder import read_json
@@ -48,10 +48,12 @@ def merge(
     tuned = open_exactly(run, model, allow_bin)
     base = tuned.model.get_base_model()
     wanted = number_format(find(model or read_recipe(source).base_model), dtype)
-    companions = [file for file in sorted(source.iterdir()) if _goes_along(file)]
-    for file in companions:
+    files = [file for file in sorted(source.iterdir()) if _goes_along(file)]
+    for file in files:
         require_own(file, source)
     examples, adapter_loss, on = measure(tuned, run)
+    recipe = replace(read_recipe(source), base_model=str(folder.resolve()))
+    beside = Companions(recipe, files, tuned.encoder.chat_template())
     with together() as written:
         written.append(folder)
         write_merged(
@@ -60,8 +62,7 @@ def merge(
             type(base).__name__,
             base.config,
             base.generation_config,
-            replace(read_recipe(source), base_model=str(folder.resolve())),
-            companions,
+            beside,
             wanted,
             lambda done, total: on_progress("merging", done, total),
         )

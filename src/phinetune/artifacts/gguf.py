@@ -33,13 +33,17 @@ _SPARE = 64 << 20  # of the disk: vocabulary and header
 
 @dataclass(frozen=True)
 class GgufFacts:
-    """What the file says of itself besides its weights."""
+    """What the file says of itself besides its weights.
+
+    `chat_template` is the training prompt as other programs read it; an adapter alone has none.
+    """
 
     name: str
     base_name: str | None
     license: str | None
     description: str
     recipe: Recipe
+    chat_template: str | None = None
 
 
 def write_gguf(
@@ -121,6 +125,8 @@ def add_facts(writer: gguf.GGUFWriter, facts: GgufFacts, kind: str) -> None:
     writer.add_name(facts.name)
     writer.add_description(facts.description)
     writer.add_string(RECIPE_KEY, facts.recipe.to_text())
+    if facts.chat_template:
+        writer.add_chat_template(facts.chat_template)
     if facts.license:
         writer.add_license(facts.license)
     if facts.base_name and "/" in facts.base_name:

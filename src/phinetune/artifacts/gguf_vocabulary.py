@@ -50,8 +50,6 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Any, size: int, model_typ
             add(id)
     first = tokenizer("a").input_ids[:1]
     writer.add_add_bos_token(bool(first) and first[0] == tokenizer.bos_token_id)
-    if tokenizer.chat_template:
-        writer.add_chat_template(tokenizer.chat_template)
 
 
 def _add_byte_level(writer: gguf.GGUFWriter, tokenizer: Any, backend: dict[str, Any], size: int, kind: str) -> None:

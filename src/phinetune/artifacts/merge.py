@@ -10,6 +10,7 @@ import math
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,28 @@ _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _SPARE = 1.02  # of the disk: headers, tokenizer, card
 
 
+@dataclass(frozen=True)
+class Companions:
+    """What a model needs to be asked: its recipe, files of the tokenizer that are copied, and the training prompt as a
+    chat template, which takes the place of the base model's own.
+    """
+
+    recipe: Recipe
+    files: Sequence[Path]
+    chat_template: str
+
+
 def write_merged(
     folder: Path,
     tensors: Iterable[MergedTensor],
     architecture: str,
     config: Any,
     generation_config: Any,
-    recipe: Recipe,
-    companions: Sequence[Path],
+    beside: Companions,
     dtype: torch.dtype,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Write the merged model of the class `architecture` in `dtype`, with its recipe and copies of the `companions`:
-    tokenizer files and card.
+    """Write the merged model of the class `architecture` in `dtype`, with what belongs beside it.
 
     `on_progress(bytes written, bytes in all)` is called after every tensor. Raises RunError when the disk is too small,
     before anything is written. No more than a few megabytes of the merged weights are in memory at a time.
@@ -71,9 +81,20 @@ def write_merged(
         plain.save_pretrained(temporary)
         # Not save_pretrained: it refuses settings of base models that loading takes, such as a temperature alone.
         (temporary / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
-        recipe.write(temporary)
-        for file in companions:
+        beside.recipe.write(temporary)
+        for file in beside.files:
             shutil.copyfile(file, temporary / file.name)
+        _set_chat_template(temporary, beside.chat_template)
+
+
+def _set_chat_template(folder: Path, template: str) -> None:
+    """In the file that transformers reads it from, and nowhere else: some programs look there second."""
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("chat_template", None) is not None:
+            path.write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def write_safetensors(path: Path, tensors: Sequence[MergedTensor], dtype: torch.dtype) -> Iterator[int]:

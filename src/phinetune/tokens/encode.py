@@ -80,6 +80,10 @@ class Encoder:
             ids = pair + ids
         return self._start + ids
 
+    def chat_template(self) -> str:
+        """The training prompt as a chat template, which makes `prompt_ids` of a question in other programs too."""
+        return self.template.chat_template(begin=bool(self._start))
+
     def text_ids(self, text: str) -> list[int]:
         """The tokens of plain text, with no prompt around it, of at most `max_length`."""
         return (self._start + self._encode([text])[0])[: self.max_length]

@@ -10,6 +10,7 @@ that ended in a blank would be tokenised differently in asking than in training.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -53,6 +54,15 @@ class PromptTemplate:
     def prompt(self, question: str) -> str:
         """The text up to where the answer begins, without a trailing blank."""
         return self._head.rstrip(" ").replace("{question}", question)
+
+    def chat_template(self, *, begin: bool = False) -> str:
+        """The prompt as a Jinja chat template, for other programs: the last message, trimmed, is the question.
+
+        Its text is quoted: nothing in it is evaluated. With `begin` the token for the begin of a text stands first.
+        """
+        quoted = (json.dumps(part, ensure_ascii=False) for part in self.prompt("\0").split("\0"))
+        asked = "{{ messages[-1]['content'] | trim }}".join("{{ " + part + " }}" for part in quoted)
+        return "{{ bos_token }}" * begin + asked
 
     def completion(self, answer: str) -> str:
         """The text that the model is to write after the prompt, end-of-text aside."""

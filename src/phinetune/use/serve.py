@@ -29,8 +29,9 @@ _LONGEST_SOCKET = 100  # letters of a Unix socket's path; the systems take 104 t
 _PATIENCE = 600  # seconds, for a large model on a slow disk
 _LISTENING, _SENDING = 20, 120  # seconds that a client may be silent
 _CLIENTS = 128  # connections that are listened to at once; each is a thread that waits
-_ASKED = "messages[-1]['content'] | trim"
-_REFUSE_NOTHING = f"{{% if not messages or not {_ASKED} %}}{{{{ raise_exception('Nothing is asked.') }}}}{{% endif %}}"
+_REFUSE_NOTHING = (
+    "{% if not messages or not messages[-1]['content'] | trim %}{{ raise_exception('Nothing is asked.') }}{% endif %}"
+)
 _SAMPLERS = "penalties;dry;top_n_sigma;top_k;typ_p;temperature;top_p;min_p;xtc"  # their order is that of `choose`
 _QUIET, _TELLING = -1, 3  # llama.cpp's log levels: errors; every answer with its tokens and its speed
 
@@ -87,7 +88,7 @@ class ModelServer:
         settings.hostnames, settings.port = [self._place_inside()], 0
         settings.api_keys = [serving.api_key] if serving.api_key else []
         settings.n_ctx, settings.n_parallel = serving.context * serving.at_once, serving.at_once
-        settings.chat_template, settings.use_jinja = chat_template(template), True
+        settings.chat_template, settings.use_jinja = _REFUSE_NOTHING + template.chat_template(), True
         # An answer is text: nothing in it is taken for a thought or the call of a tool. The blank that it begins with,
         # which belongs to its first token (see tokens/prompt.py), is left out in this way too.
         settings.force_pure_content_parser = True
@@ -149,15 +150,6 @@ class ModelServer:
     ) -> None:
         self._held.close()
         self._server = None  # its destructor ends the server and joins its threads
-
-
-def chat_template(template: PromptTemplate) -> str:
-    """The training prompt as a Jinja chat template. Its text is quoted: nothing in it is evaluated.
-
-    The question stands in it without blanks around it, as `ask` puts it there.
-    """
-    quoted = (json.dumps(part, ensure_ascii=False) for part in template.prompt("\0").split("\0"))
-    return _REFUSE_NOTHING + f"{{{{ {_ASKED} }}}}".join("{{ " + part + " }}" for part in quoted)
 
 
 def _answer_as_asked(settings: Any, template: PromptTemplate, serving: Serving) -> None:
