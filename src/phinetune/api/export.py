@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedModel
 
 from phinetune.api.ask import TunedModel, is_merged, open_exactly
-from phinetune.api.read_back import Exported, measure, megabytes, refuse_if_wrong
+from phinetune.api.read_back import Exported, hub_name, measure, megabytes, refuse_if_wrong
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
@@ -73,7 +71,7 @@ def export_gguf(
         stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
         del tuned
     encoder = Encoder(stored.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
-    facts = replace(_facts(recipe, _base_name(source)), chat_template=encoder.chat_template())
+    facts = replace(_facts(recipe, source), chat_template=encoder.chat_template())
     require_space(paths[0], sum(file_bytes(kind, stored.tensors, stored.config) for kind in kinds))
     keep_freed_memory()  # every weight takes buffers of the same sizes
     with together() as written:
@@ -138,7 +136,7 @@ def export_gguf_adapter(
     config, recipe = read_adapter_config(source), read_recipe(source)
     base = model or recipe.base_model
     shape = find_shape(base, download_config=base not in KNOWN).shape
-    facts = _facts(recipe, _base_name(source))
+    facts = _facts(recipe, source)
     own = Path(base).name if base.endswith(".gguf") and Path(base).name.isprintable() else "BASE.gguf"
     with damage_in(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
@@ -150,19 +148,11 @@ def export_gguf_adapter(
     return path
 
 
-def _facts(recipe: Recipe, name: str) -> GgufFacts:
-    # A place on this machine is nobody's business: only a name on the hub goes into a file that is passed on.
-    hub_name = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
-    title = f"{(hub_name or 'model').rpartition('/')[2]} tuned"
-    described = replace(recipe, base_model=hub_name or "")
-    return GgufFacts(title, hub_name, known_license(name), "Tuned on questions and answers.", described)
-
-
-def _base_name(source: Path) -> str:
-    """What the adapter in the folder `source` names as its base; "" for a merged model."""
-    if is_merged(source):
-        return ""
-    return str(json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+def _facts(recipe: Recipe, source: Path) -> GgufFacts:
+    base = hub_name(source)
+    title = f"{(base or 'model').rpartition('/')[2]} tuned"
+    described = replace(recipe, base_model=base or "")
+    return GgufFacts(title, base, known_license(base or ""), "Tuned on questions and answers.", described)
 
 
 def _whole(tuned: TunedModel) -> PreTrainedModel:

@@ -9,16 +9,19 @@ from pathlib import Path
 import torch
 
 from phinetune.api.ask import is_merged, open_exactly
-from phinetune.api.read_back import Exported, measure, megabytes, refuse_if_wrong
+from phinetune.api.read_back import Exported, hub_name, measure, megabytes, refuse_if_wrong
 from phinetune.api.run import Run
+from phinetune.artifacts.card_parts import Asking
 from phinetune.artifacts.merge import Companions, write_merged
+from phinetune.artifacts.merged_card import MergedFacts, merged_card
 from phinetune.errors import RunError, SettingsError
 from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
 from phinetune.model.folder import read_json
-from phinetune.model.load import find, load_base
+from phinetune.model.load import find, known_license, load_base
 from phinetune.model.merge import merged_tensors
-from phinetune.recipe import read_recipe
+from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import RECIPE, find_model, require_own, together
+from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.agreement import mean_loss
 
 
@@ -53,7 +56,8 @@ def merge(
         require_own(file, source)
     examples, adapter_loss, on = measure(tuned, run)
     recipe = replace(read_recipe(source), base_model=str(folder.resolve()))
-    beside = Companions(recipe, files, tuned.encoder.chat_template())
+    card = merged_card(_card_facts(source, recipe, dtype_name(wanted), adapter_loss, on))
+    beside = Companions(recipe, files, tuned.encoder.chat_template(), card)
     with together() as written:
         written.append(folder)
         write_merged(
@@ -85,5 +89,23 @@ def number_format(base: Path, wanted: str) -> torch.dtype:
 
 
 def _goes_along(file: Path) -> bool:
-    """Tokenizer and card go into a merged folder; the adapter does not, nor what says that there is one."""
-    return file.is_file() and not file.name.startswith("adapter_") and file.name != RECIPE
+    """The tokenizer goes into a merged folder; the adapter does not, nor what says that there is one."""
+    return file.is_file() and not file.name.startswith("adapter_") and file.name not in (RECIPE, "README.md")
+
+
+def _card_facts(source: Path, recipe: Recipe, dtype: str, adapter_loss: float, measured_on: str) -> MergedFacts:
+    base, template = hub_name(source), PromptTemplate(recipe.template)
+    return MergedFacts(
+        hub_model=base,
+        base_license=known_license(base or ""),
+        dtype=dtype,
+        adapter_loss=adapter_loss,
+        measured_on=measured_on,
+        asking=Asking(
+            prompt=template.prompt("{question}"),
+            completion=template.completion("{answer}"),
+            temperature=recipe.temperature,
+            top_p=recipe.top_p,
+            max_new_tokens=recipe.max_new_tokens,
+        ),
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from phinetune.api.ask import TunedModel
+from phinetune.api.ask import TunedModel, is_merged
 from phinetune.api.run import Run
 from phinetune.errors import ModelError
 from phinetune.run_folder import RunFolder, find_model
@@ -58,6 +60,16 @@ def refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:
         "What was written is removed.",
         "This is a fault of phinetune or of the base model's files, not of yours. Try --dtype fp32 or another kind.",
     )
+
+
+def hub_name(source: Path) -> str | None:
+    """What the adapter in the folder `source` names as its base, where that is a name on the hub: a place on this
+    machine is nobody's business, and goes into no file that is passed on. None for a merged model.
+    """
+    if is_merged(source):
+        return None
+    name = str(json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
 
 
 def megabytes(path: Path) -> float:

@@ -7,16 +7,25 @@ cannot become a heading, a tag or a field of the card.
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-import yaml
-
+from phinetune.artifacts.card_parts import (
+    LIMITS,
+    Asking,
+    code,
+    code_to_ask,
+    fence,
+    front_matter,
+    literal,
+    one_line,
+    plain,
+    prompt_format,
+    table,
+)
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import Summary
 from phinetune.run_folder import write_text
@@ -68,7 +77,7 @@ def card(facts: CardFacts) -> str:
     """The card as Markdown with YAML front matter, as the Hugging Face hub reads it."""
     parts = [
         _front_matter(facts),
-        f"# {_plain(_base_name(facts))} tuned on {_plain(_file_name(facts))}",
+        f"# {plain(_base_name(facts))} tuned on {plain(_file_name(facts))}",
         _what_it_is(facts),
         "## Data",
         _data(facts),
@@ -77,7 +86,7 @@ def card(facts: CardFacts) -> str:
         "## Ask it",
         _asking(facts),
         "## Prompt format",
-        _prompt_format(facts),
+        prompt_format(_asked(facts)),
         "## Limits",
         _limits(facts),
         "## Settings",
@@ -90,20 +99,20 @@ def _front_matter(facts: CardFacts) -> str:
     fields: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
     tags = ["lora", "phinetune"]
     if facts.hub_model:
-        fields["base_model"] = _one_line(facts.hub_model)
-        tags.append(f"base_model:adapter:{_one_line(facts.hub_model)}")
+        fields["base_model"] = one_line(facts.hub_model)
+        tags.append(f"base_model:adapter:{one_line(facts.hub_model)}")
     if facts.base_license:
-        fields["license"] = _one_line(facts.base_license)
+        fields["license"] = one_line(facts.base_license)
     fields["tags"] = tags
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=10_000)}---"
+    return front_matter(fields)
 
 
 def _what_it_is(facts: CardFacts) -> str:
     figures = facts.figures
     share = figures["trainable_parameters"] / figures["total_parameters"]
     return (
-        f"A LoRA adapter: a small addition to the language model {_code(_base_name(facts))} that makes it answer "
-        f"questions the way the pairs in {_code(_file_name(facts))} do. Only the adapter's "
+        f"A LoRA adapter: a small addition to the language model {code(_base_name(facts))} that makes it answer "
+        f"questions the way the pairs in {code(_file_name(facts))} do. Only the adapter's "
         f"{figures['trainable_parameters']:,} parameters were trained, {share:.2%} of the "
         f"{figures['total_parameters']:,} in the whole; the base model itself is unchanged and not in this folder."
     )
@@ -111,11 +120,11 @@ def _what_it_is(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     figures = facts.figures
-    lines = [f"file: {_code(_file_name(facts))}"]
+    lines = [f"file: {code(_file_name(facts))}"]
     if facts.sheets:
-        lines.append(f"{'sheet' if len(facts.sheets) == 1 else 'sheets'}: {', '.join(map(_code, facts.sheets))}")
+        lines.append(f"{'sheet' if len(facts.sheets) == 1 else 'sheets'}: {', '.join(map(code, facts.sheets))}")
     lines += [
-        f"questions from column {_code(facts.question_column)}, answers from column {_code(facts.answer_column)}",
+        f"questions from column {code(facts.question_column)}, answers from column {code(facts.answer_column)}",
         f"{facts.pairs:,} usable pairs: {figures['train_pairs']:,} to train on, {figures['validation_pairs']:,} held "
         "out to measure progress",
         f"{facts.skipped_rows:,} rows skipped",
@@ -139,10 +148,10 @@ def _results(facts: CardFacts) -> str:
         ("time", f"{figures['seconds']:,.0f} s"),
         ("speed", _number(figures["real_tokens_per_s"], ",.0f", " real tokens a second")),
         ("peak memory", _number(figures["peak_memory_gb"], ".1f", " GB")),
-        ("device", f"{_code(facts.device, in_table=True)}, {_code(facts.dtype, in_table=True)}"),
+        ("device", f"{code(facts.device, in_table=True)}, {code(facts.dtype, in_table=True)}"),
         ("training ended", _why_it_stopped(facts)),
     ]
-    table = _table(("figure", "value"), [row for row in rows if row[1]])
+    figures_table = table(("figure", "value"), [row for row in rows if row[1]])
     note = (
         "Losses are nats per answer token, lower is better. Perplexity is exp(loss): how many next tokens the model "
         "hesitates between, on average."
@@ -151,8 +160,8 @@ def _results(facts: CardFacts) -> str:
         note += " Nothing was held out to measure on, so how well it generalises is unknown."
     elif figures["kept_step"] == figures["best_step"]:
         note += " The best step was chosen by the same held-out pairs, so its loss is a little flattering."
-    said = "\n".join(f"- {_plain(found.sentence)}" for found in facts.diagnosis[:_MOST_SAID])
-    return "\n\n".join(part for part in (said, table, note) if part)
+    said = "\n".join(f"- {plain(found.sentence)}" for found in facts.diagnosis[:_MOST_SAID])
+    return "\n\n".join(part for part in (said, figures_table, note) if part)
 
 
 def _why_it_stopped(facts: CardFacts) -> str:
@@ -169,9 +178,9 @@ def _why_it_stopped(facts: CardFacts) -> str:
 
 def _asking(facts: CardFacts) -> str:
     run = 'phinetune ask path/to/model "Your question"'
-    parts = [f"With phinetune:\n\n{_fence(run, 'bash')}"]
-    hub = _code(facts.hub_model) if facts.hub_model else ""
-    name = _code(_base_name(facts))
+    parts = [f"With phinetune:\n\n{fence(run, 'bash')}"]
+    hub = code(facts.hub_model) if facts.hub_model else ""
+    name = code(_base_name(facts))
     match facts.base_kind:
         case "hub" | "folder":
             parts.append("With plain transformers and peft:")
@@ -186,68 +195,36 @@ def _asking(facts: CardFacts) -> str:
                 f"With plain transformers and peft. The base model was {source}, in GGUF format; this code needs the "
                 f"matching {which}. GGUF weights are often rounded, so answers can differ slightly."
             )
-    parts.append(_fence(_code_to_ask(facts), "python"))
+    parts.append(fence(code_to_ask(_loading(facts), _asked(facts)), "python"))
     return "\n\n".join(parts)
 
 
-def _code_to_ask(facts: CardFacts) -> str:
-    generate = facts.settings["generate"]
+def _loading(facts: CardFacts) -> str:
     base = facts.hub_model or (facts.base_model if facts.base_kind == "folder" else "owner/matching-model")
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(facts.dtype, "auto")
-    sampling = (
-        f"do_sample=True,\n        temperature={generate['temperature']},\n        top_p={generate['top_p']},"
-        if generate["temperature"] > 0
-        else "do_sample=False,"
-    )
-    ending = facts.completion.partition("{answer}")[2].strip()
-    tidy = f".strip().removesuffix({_literal(ending)})" if ending else ""
     return f"""\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-BASE = {_literal(base)}
+BASE = {literal(base)}
 ADAPTER = "path/to/model"  # the folder of this card
-PROMPT = {_literal(facts.prompt)}
 
 tokenizer = AutoTokenizer.from_pretrained(ADAPTER)
-base_model = AutoModelForCausalLM.from_pretrained(BASE, dtype={_literal(dtype)}, device_map="auto")
-model = PeftModel.from_pretrained(base_model, ADAPTER).eval()
+base_model = AutoModelForCausalLM.from_pretrained(BASE, dtype={literal(dtype)}, device_map="auto")
+model = PeftModel.from_pretrained(base_model, ADAPTER).eval()"""
 
 
-def ask(question: str) -> str:
-    prompt = PROMPT.replace("{{question}}", question.strip())
-    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(model.device)
-    output = model.generate(
-        **inputs,
-        max_new_tokens={generate["max_new_tokens"]},
-        {sampling}
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id,
-    )
-    answer = output[0, inputs["input_ids"].shape[1] :]
-    return tokenizer.decode(answer, skip_special_tokens=True){tidy}.strip()
-
-
-print(ask("Your question"))"""
-
-
-def _prompt_format(facts: CardFacts) -> str:
-    return (
-        "The model was trained on exactly this text, and may answer worse to any other. It is given the prompt, "
-        "without a blank at its end:\n\n"
-        f"{_fence(facts.prompt)}\n\n"
-        "and goes on with the answer, which it ends with the tokenizer's end-of-text token:\n\n"
-        f"{_fence(facts.completion)}"
-    )
+def _asked(facts: CardFacts) -> Asking:
+    generate = facts.settings["generate"]
+    sampling = {name: generate[name] for name in ("temperature", "top_p", "max_new_tokens")}
+    return Asking(facts.prompt, facts.completion, **sampling)
 
 
 def _limits(facts: CardFacts) -> str:
     lines = [
         f"It was trained on {facts.figures['train_pairs']:,} pairs. Asked about anything else it answers all the same, "
         "in the same tone.",
-        "It may state wrong things confidently, also about what stands in the pairs. Check what matters.",
-        "It keeps the base model's knowledge, errors and biases, and may repeat training answers word for word: "
-        "do not share it more widely than the data.",
+        *LIMITS,
         "Only the held-out loss was measured here. Whether answers are right, only reading them tells.",
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -263,9 +240,9 @@ def _settings(facts: CardFacts) -> str:
             if name not in told_above:
                 value = facts.settings[group][leaf]
                 shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-                shown = "left out" if value is None else _code(shown, in_table=True)
+                shown = "left out" if value is None else code(shown, in_table=True)
                 rows.append((f"`{name}`", shown, declared.description or ""))
-    return _table(("setting", "value", "meaning"), rows)
+    return table(("setting", "value", "meaning"), rows)
 
 
 def _base_name(facts: CardFacts) -> str:
@@ -300,41 +277,3 @@ def _perplexity(loss: float | None) -> float | None:
 
 def _number(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
-def _plain(text: str) -> str:
-    """Text of others within Markdown: signs that could mean something within a line are escaped (CommonMark 2.4)."""
-    return re.sub(r"([\\`*_\[\]<>#&|~!$])", r"\\\1", _one_line(text))
-
-
-def _code(text: str, *, in_table: bool = False) -> str:
-    """Text of others as a code span, fenced by more backticks than it holds (CommonMark 6.1)."""
-    text = _one_line(text) or " "
-    if in_table:
-        text = text.replace("|", "\\|")
-    fence = "`" * (_longest_run(text) + 1)
-    blank = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{blank}{text}{blank}{fence}"
-
-
-def _fence(text: str, language: str = "") -> str:
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def _literal(text: str) -> str:
-    """A Python string literal on one line, in double quotes: a JSON string is one."""
-    return json.dumps(text, ensure_ascii=False)

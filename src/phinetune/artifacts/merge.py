@@ -29,13 +29,14 @@ _SPARE = 1.02  # of the disk: headers, tokenizer, card
 
 @dataclass(frozen=True)
 class Companions:
-    """What a model needs to be asked: its recipe, files of the tokenizer that are copied, and the training prompt as a
-    chat template, which takes the place of the base model's own.
+    """What a model needs to be asked: its recipe, files of the tokenizer that are copied, the training prompt as a chat
+    template, which takes the place of the base model's own, and the text of its card.
     """
 
     recipe: Recipe
     files: Sequence[Path]
     chat_template: str
+    card: str
 
 
 def write_merged(
@@ -85,6 +86,7 @@ def write_merged(
         for file in beside.files:
             shutil.copyfile(file, temporary / file.name)
         _set_chat_template(temporary, beside.chat_template)
+        (temporary / "README.md").write_text(beside.card, encoding="utf-8")
 
 
 def _set_chat_template(folder: Path, template: str) -> None:
