@@ -49,6 +49,7 @@ img { display: block; width: 100%; height: auto; background: #fff; border-radius
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .45rem .8rem .45rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; } td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.value { overflow-wrap: anywhere; width: 30%; }
 pre, code { font: .92em ui-monospace, "SF Mono", Consolas, monospace; }
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
@@ -60,7 +61,7 @@ details { margin: .3rem 0; } summary { cursor: pointer; }
   table:has([data-head]) th[scope="col"], td:empty { display: none; }
   [data-head]::before { content: attr(data-head); display: block; color: var(--quiet); font-size: .85rem; } }
 @media print { body { max-width: none; padding: 0; } .answer { max-height: none; } h2 { break-after: avoid; }
-  img, tr, .said { break-inside: avoid; } }
+  img, tr, .said { break-inside: avoid; } details::details-content { content-visibility: visible; height: auto; } }
 """
 
 
@@ -304,7 +305,7 @@ def _settings(values: Mapping[str, Any]) -> str:
             explained = "".join(f"<p>{escape(text)}</p>" for text in said)
             rows.append(
                 f"<tr><td><code>{escape(f'{name}.{leaf}' if inner else name)}</code></td>"
-                f'<td class="number">{"<b>" * changed}{escape(_shown(value))}{"</b>" * changed}</td>'
+                f'<td class="value">{"<b>" * changed}{escape(_shown(value))}{"</b>" * changed}</td>'
                 f"<td><details><summary>{escape(declared.description or '')}</summary>{explained}</details></td></tr>"
             )
     return _table(("Setting", "Value", "What it does (bold values are not the default)"), "".join(rows))
