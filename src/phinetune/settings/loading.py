@@ -34,6 +34,7 @@ def load(
     Raises SettingsError that lists every unknown name and every wrong value together.
     """
     problems: list[str] = []
+    refused: list[Any] = []
     by_hand: dict[str, Any] = {}
     if config is not None:
         _overlay(by_hand, read_settings_file(Path(config)))
@@ -67,11 +68,14 @@ def load(
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        problems += [_explain(detail) for detail in error.errors(include_url=False)]
-    if problems:
-        count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
-        if (more := len(problems) - _MOST_PROBLEMS) > 0:
-            problems = [*problems[:_MOST_PROBLEMS], f"… and {more:,} more"]
+        refused = error.errors(include_url=False)
+    if problems or refused:
+        wrong = len(problems) + len(refused)
+        count = "1 setting is" if wrong == 1 else f"{wrong} settings are"
+        # Only what is shown is explained: to look for what each of 20,000 names may have meant takes 6 s.
+        problems = [*problems, *map(_explain, refused[:_MOST_PROBLEMS])][:_MOST_PROBLEMS]
+        if (more := wrong - _MOST_PROBLEMS) > 0:
+            problems.append(f"… and {more:,} more")
         raise SettingsError(
             f"{count} wrong:\n" + "\n".join(f"  {problem}" for problem in problems),
             "--help after the command lists the common settings, `phinetune explain` all of them.",
