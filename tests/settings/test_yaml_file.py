@@ -47,7 +47,7 @@ def test_honest_settings_are_read(tmp_path: Path) -> None:
         ("- lora\n- train", "holds no settings"),
         ("1: 2", "holds no settings"),
         (bytes(range(128, 256)), "it is not text"),
-        (b"a" * (2 << 20), "has 2 MiB"),
+        (b"a" * (2 << 20), "has 2,048 KiB"),
         ("lora: {r: 8}\n---\nlora: {r: 16}", "line 2"),
     ],
 )
@@ -56,7 +56,7 @@ def test_what_could_explode_is_refused(tmp_path: Path, text: str | bytes, messag
 
 
 def test_of_a_thousand_problems_the_first_are_told(tmp_path: Path) -> None:
-    message = refusal(tmp_path, "\n".join(f"{'name' * 100}{n}: {'9' * 300}" for n in range(1000)))
+    message = refusal(tmp_path, "\n".join(f"{'name' * 10}{n}: {'9' * 80}" for n in range(1000)))
     assert message.startswith("1000 settings are wrong")
     assert message.endswith("… and 980 more")
 
