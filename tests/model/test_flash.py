@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
-from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
+from phinetune.model.flash import Flash, document_bounds, has_flash
+from phinetune.model.fused_attention import fused_document_attention
 
 HAS_GPU = torch.cuda.is_available() and has_flash(torch.device("cuda"), torch.bfloat16, 80)
 
@@ -37,7 +38,8 @@ def test_the_kernel_agrees_with_attention_by_blocks(heads):
     cos, sin = angles.cos(), angles.sin()
     layout = lay_out_documents(lengths, query_heads, kv_heads, width, device)
     blocks = document_attention_by_blocks(q, k, v, cos, sin, layout, width**-0.5)
-    flash = flash_document_attention(q, k, v, cos, sin, document_bounds(lengths, device), max(lengths), width)
+    kernel = Flash(document_bounds(lengths, device), max(lengths))
+    flash = fused_document_attention(q, k, v, cos, sin, kernel, width)
     pairs = [(flash, blocks)]
     pairs += zip(*(torch.autograd.grad(y.float().sum(), (q, k, v)) for y in (flash, blocks)), strict=True)
     for ours, plain in pairs:

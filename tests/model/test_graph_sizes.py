@@ -10,7 +10,7 @@ from phinetune.model.graph_sizes import may_record, size_of
 def test_rows_of_like_length_share_a_size():
     sizes = [size_of([30] * 15 + [tokens], 270 + tokens, is_training=True) for tokens in range(2, 129)]
     assert {(size.tokens, size.answers) for size in sizes} == {(512, 512), (768, 768)}
-    assert {(size.documents, size.longest) for size in sizes} == {(32, 512)}
+    assert {(size.documents, size.longest) for size in sizes} == {(32, 128)}
 
 
 @pytest.mark.parametrize(("answers", "share"), [(4000, 4096), (2000, 2048), (600, 1024)])

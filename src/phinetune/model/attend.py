@@ -1,8 +1,9 @@
 """Attention within the documents of a row, by the fastest way that is at hand.
 
-flash.py       one fused kernel        bf16 and fp16 on NVIDIA GPUs from compute capability 8.0 on
-bands.py       attention.c             bf16 on a CPU, where there is GCC
-documents.py   a few batched products  everything else, and the reference of the other two
+short_documents.py  Triton                  rows of short ones in bf16 and fp16 on NVIDIA GPUs from 8.0 on
+flash.py            FlashAttention-2        all other rows there
+bands.py            attention.c             bf16 on a CPU, where there is GCC
+documents.py        a few batched products  everything else, and the reference of the others
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from transformers import PreTrainedModel
 from phinetune.model import layers
 from phinetune.model.bands import document_attention_by_bands, has_bands
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
-from phinetune.model.flash import document_bounds, flash_document_attention, has_flash
+from phinetune.model.flash import Flash, document_bounds, has_flash
 from phinetune.model.footprint import Attention
+from phinetune.model.fused_attention import fused_document_attention
+from phinetune.model.short_documents import short_documents
 
 
 def attention_kind(device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
@@ -62,9 +65,10 @@ def attend_within_documents(model: PreTrainedModel, positions: torch.Tensor, len
 def attend_within_bounds(model: PreTrainedModel, positions: torch.Tensor, documents: Documents) -> layers.Attend:
     """The same where attention is "flash": nothing but the row's size is known to the processor."""
     cos, sin = layers.rotation(model, positions)
-    _, _, head_dim = layers.heads(model)
+    heads, bounds, longest = layers.heads(model), documents.bounds, documents.longest
+    kernel = short_documents(bounds, longest, model.dtype, heads) or Flash(bounds, longest)
 
-    def by_flash(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
-        return flash_document_attention(q, k, v, cos, sin, documents.bounds, documents.longest, head_dim)
+    def fused(_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, /) -> torch.Tensor:
+        return fused_document_attention(q, k, v, cos, sin, kernel, heads[2])
 
-    return by_flash
+    return fused

@@ -9,7 +9,8 @@ _LONGEST_ROW = 6144  # tokens; of 8,900 an H200 has for longer than its processo
 _SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
 _FILL = 256  # tokens: the sizes are multiples of it
 _SHORT_ROW = 2048  # tokens; up to here all places are taken for answers: the head is a twentieth of the work
-_LONGEST, _COARSE = 512, 4  # the first bound of the documents' lengths, and by how much the next is larger
+_LONGEST, _COARSE = 128, 4  # the first bound of the documents' lengths, up to which their attention is cheap, and by
+# how much the next is larger
 _DOCUMENTS = 16  # their number is filled up to a multiple of this
 
 
