@@ -101,8 +101,8 @@ class GraphedRows:
         self._row_loss = row_loss
         self._parameters = parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._weights = sum(p.numel() * p.element_size() for p in model.get_base_model().parameters())
-        sums = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-        parts = torch.split(sums, [parameter.numel() for parameter in parameters])
+        self._sums = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+        parts = torch.split(self._sums, [parameter.numel() for parameter in parameters])
         self._gradients = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
         self._recorded: dict[Size, _Recorded] = {}
         self._works = True
@@ -156,15 +156,17 @@ class GraphedRows:
 
     def _take_gradients(self) -> None:
         """Make the sums the parameters' gradients, holding what these hold."""
-        if all(p.grad is g for p, g in zip(self._parameters, self._gradients, strict=True)):
-            return
+        none_yet = all(parameter.grad is None for parameter in self._parameters)
+        if none_yet:
+            self._sums.zero_()  # one pass: hundreds take the processor 2 ms
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            if parameter.grad is not gradient:
-                if parameter.grad is None:
-                    gradient.zero_()
-                else:
-                    gradient.copy_(parameter.grad)
-                parameter.grad = gradient
+            if parameter.grad is gradient:
+                continue
+            if parameter.grad is not None:
+                gradient.copy_(parameter.grad)
+            elif not none_yet:
+                gradient.zero_()
+            parameter.grad = gradient
 
     def _try_to_record(self, size: Size, numbers: torch.Tensor) -> _Recorded | None:
         """None, now and from here on, where the device does not take part: rows then go without graphs."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ class Checkpoints:
             save_file(moments, temporary / _OPTIMIZER)
             state = {"format": _FORMAT, "progress": to_json(progress), "run": self.run}
             (temporary / _STATE).write_text(json.dumps(state, indent=1, allow_nan=False), encoding="utf-8")
-            sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+            files = sorted(temporary.iterdir())
+            with ThreadPoolExecutor() as pool:
+                sums = dict(zip([file.name for file in files], pool.map(sha256, files), strict=True))
             (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
         if wrong := damage(path):
             discard(path)
@@ -203,22 +206,29 @@ def damage(path: Path) -> str | None:
             return f"{CHECKSUMS} does not name its files"
     except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} cannot be read"
-    for name, checksum in sums.items():
-        if Path(name).name != name:
-            return f"{CHECKSUMS} names a file somewhere else"
-        try:
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if sha256(path / name) != checksum:
-                return f"{name} is not as it was written"
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
+    with ThreadPoolExecutor() as pool:  # of Phi-2's 283 MB most are in one file: two thirds of the time
+        for said in pool.map(lambda name: _damage_to(path, name, sums[name]), sums):
+            if said is not None:
+                return said
     try:
         _read_state(path)
     except OSError as error:  # it was there a moment ago
         return f"{_STATE} cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:
         return str(error)[:200]
+    return None
+
+
+def _damage_to(path: Path, name: str, checksum: object) -> str | None:
+    if Path(name).name != name:
+        return f"{CHECKSUMS} names a file somewhere else"
+    try:
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if sha256(path / name) != checksum:
+            return f"{name} is not as it was written"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
     return None
 
 

@@ -99,10 +99,11 @@ def step_gradients(
     while True:
         torch.manual_seed(seed)
         drop_gradients(parameters)
-        loss_sum = _backward(row_loss, batches, loss_scale.value / answer_tokens, parameters[0].device)
+        loss = _backward(row_loss, batches, loss_scale.value / answer_tokens, parameters[0].device)
         if loss_scale.value != 1:
             torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale.value)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        loss_sum, grad_norm = float(loss), float(norm)  # only now: a GPU is told all of this before it is waited for
         if math.isfinite(grad_norm) or not math.isfinite(loss_sum) or not loss_scale.can_shrink:
             break
         loss_scale.shrink()
@@ -144,9 +145,8 @@ def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence
     return float(torch.stack(losses).sum()) / sum(batch.answer_tokens for batch in batches)
 
 
-def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device: torch.device) -> float:
-    losses = [_add_gradients(row_loss, batch, weight, device) for batch in batches]
-    return float(torch.stack(losses).sum())
+def _backward(row_loss: RowLoss, batches: Sequence[Batch], weight: float, device: torch.device) -> torch.Tensor:
+    return torch.stack([_add_gradients(row_loss, batch, weight, device) for batch in batches]).sum()
 
 
 def _add_gradients(row_loss: RowLoss, batch: Batch, weight: float, device: torch.device) -> torch.Tensor:
