@@ -9,7 +9,7 @@ from phinetune.model import fused_attention, short_documents
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
 from phinetune.model.flash import document_bounds
 from phinetune.model.fused_attention import fused_document_attention
-from phinetune.model.ops.gpu import LONGEST_IN_A_TILE, GpuOps
+from phinetune.model.ops.gpu import GpuOps
 from phinetune.model.short_documents import Short
 
 pytest.importorskip("triton")
@@ -20,7 +20,7 @@ DTYPES = [(torch.float16, 1e-2), *([(torch.bfloat16, 2e-2)] if ON_GPU else [])]
 HEADS = [(9, 3, 64, 32), (4, 4, 80, 16)]  # query heads, key heads, their width, half of what is turned
 ROWS = [(17,), (1, 0, 40)]
 if ON_GPU:
-    ROWS += [(1, 2, 17), (64, 33, 32), (65, 128, 1, 127, 96, 0, 2), tuple(range(1, 65))]
+    ROWS += [(1, 2, 17), (64, 33, 32), (65, 128, 1, 127, 96, 0, 2), (500, 3, 129), tuple(range(1, 65))]
 OPS = GpuOps()
 
 
@@ -73,11 +73,9 @@ def test_answers_and_gradients(lengths, heads, dtype, tolerance):
 
 @pytest.mark.parametrize("heads", [(1, 1, 80, 16), (2, 1, 64, 32)])
 def test_a_long_one_among_short_ones_that_is_shorter_than_it_might_be(heads):
-    lengths = (65, 0, 33)
+    lengths = (150, 0, 33)
     inputs, angles = _row(lengths, *heads)
-    _agree(
-        _ours(lengths, inputs, angles, heads[2], LONGEST_IN_A_TILE), _exact(lengths, *heads[:3], inputs, angles), 1e-2
-    )
+    _agree(_ours(lengths, inputs, angles, heads[2], 512), _exact(lengths, *heads[:3], inputs, angles), 1e-2)
 
 
 @pytest.mark.parametrize("heads", [(2, 1, 8, 4), (1, 1, 24, 12), (2, 2, 40, 4), (1, 1, 96, 48), (1, 1, 128, 64)])
@@ -89,7 +87,7 @@ def test_heads_of_every_width(heads):
 
 def test_scores_beyond_what_fp16_holds():
     """Of Phi-2: its q·k pass 65504, and a softmax of such scores is one key."""
-    lengths, heads = (6, 11), (1, 1, 80, 16)
+    lengths, heads = (6, 70), (1, 1, 80, 16)
     inputs, angles = _row(lengths, *heads, size=100.0)
     answers, exact = (
         found[0] for found in (_ours(lengths, inputs, angles, 80), _exact(lengths, *heads[:3], inputs, angles))
@@ -98,7 +96,7 @@ def test_scores_beyond_what_fp16_holds():
 
 
 def test_a_document_does_not_see_another():
-    lengths, heads = (5, 9), (2, 1, 16, 8)
+    lengths, heads = (5, 70), (2, 1, 16, 8)
     inputs, angles = _row(lengths, *heads)
     before = _ours(lengths, inputs, angles, 16)
     with torch.no_grad():
@@ -124,8 +122,8 @@ def test_they_are_tried_before_they_are_taken(monkeypatch):
     monkeypatch.setattr(short_documents, "_are_right", short_documents._are_right.__wrapped__)
     heads = (2, 1, 16)
     assert short_documents.short_documents(bounds, 4, torch.float16, heads) == Short(OPS, bounds, 4)
-    assert short_documents.short_documents(bounds, LONGEST_IN_A_TILE + 1, torch.float16, heads) is None
     assert short_documents.short_documents(bounds, 4, torch.float16, (2, 1, 256)) is None
+    assert short_documents.short_documents(bounds, 4, torch.float16, (3, 2, 16)) is None
     right = GpuOps.attend_backward
     monkeypatch.setattr(GpuOps, "attend_backward", lambda *given: tuple(1.1 * g for g in right(*given)))
     assert short_documents.short_documents(bounds, 4, torch.float16, heads) is None

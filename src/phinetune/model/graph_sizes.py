@@ -9,19 +9,23 @@ _LONGEST_ROW = 6144  # tokens; of 8,900 an H200 has for longer than its processo
 _SHARE_OF_MEMORY = 0.2  # of what is there beside the weights; longer rows keep the processor waiting anyway
 _FILL = 256  # tokens: the sizes are multiples of it
 _SHORT_ROW = 2048  # tokens; up to here all places are taken for answers: the head is a twentieth of the work
-_LONGEST, _COARSE = 128, 4  # the first bound of the documents' lengths, up to which their attention is cheap, and by
-# how much the next is larger
+_LONGEST, _COARSE = 512, 4  # the first bound of the documents' lengths, and by how much the next is larger
+# Rows of mostly short documents have kernels of their own (short_documents.py). One of their programs goes through a
+# whole document, 64 tokens at a time, so that a long one is waited for.
+_SHORT, _LONGEST_AMONG_SHORT, _MOSTLY = 64, 512, 2 / 3
 _DOCUMENTS = 16  # their number is filled up to a multiple of this
 
 
 @dataclass(frozen=True)
 class Size:
-    """What rows of one graph have in common. `longest` bounds the documents."""
+    """What rows of one graph have in common. `longest` bounds the documents, and `are_short` says that they mostly are
+    so; see `mostly_short`."""
 
     tokens: int
     answers: int
     documents: int
     longest: int
+    are_short: bool
     is_training: bool
 
     @property
@@ -44,8 +48,15 @@ def size_of(lengths: Sequence[int], answers: int, *, is_training: bool) -> Size:
         answers=share,
         documents=_multiple(len(lengths) + 1, _DOCUMENTS),
         longest=longest,
+        are_short=mostly_short(lengths),
         is_training=is_training,
     )
+
+
+def mostly_short(lengths: Sequence[int]) -> bool:
+    """Whether a row of documents of so many tokens is for the kernels of short ones."""
+    in_short = sum(length for length in lengths if length <= _SHORT)
+    return max(lengths) <= _LONGEST_AMONG_SHORT and in_short >= _MOSTLY * sum(lengths)
 
 
 def may_record(tokens: int, kept: int, room: int, *, recompute: bool) -> bool:

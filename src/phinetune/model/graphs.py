@@ -198,7 +198,7 @@ class GraphedRows:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """With seeds that follow from the order of the layers alone."""
         parts = split(size, numbers)
-        documents = Documents(parts.bounds.to(torch.int32), size.longest)
+        documents = Documents(parts.bounds.to(torch.int32), size.longest, size.are_short)
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPU, which a recording forbids
         try:

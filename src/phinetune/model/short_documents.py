@@ -1,4 +1,4 @@
-"""Short documents by Triton kernels on a recent NVIDIA GPU: one document and head a program, its scores in one tile.
+"""Rows of mostly short documents by Triton kernels on a recent NVIDIA GPU: one document and head a program.
 
 FlashAttention-2 goes through documents in tiles of 64 by 128 tokens; of a question and its answer most of a tile is
 padding. How long documents are is read on the device alone: a recorded graph serves other documents of as many tokens.
@@ -14,17 +14,16 @@ import torch
 from phinetune.model.documents import document_attention_by_blocks, lay_out_documents
 from phinetune.model.flash import document_bounds
 from phinetune.model.ops import ops_for
-from phinetune.model.ops.gpu import LONGEST_IN_A_TILE, WIDEST_IN_A_TILE, GpuOps
+from phinetune.model.ops.gpu import WIDEST_IN_A_TILE, GpuOps
 
-# Documents for every tile, at its border and within it.
-_TRIED = (2, 32, 17, 64, 33, LONGEST_IN_A_TILE, 65)
+_TRIED = (2, 33, 64, 17, 65, 1, 200)  # tokens of documents, in one tile and in several, at its border and beside it
 _APART = 2e-2  # relative; the kernels were 0.003 from fp32 in bf16, a wrong one 0.08 to 4
 
 
 @dataclass(frozen=True)
 class Short:
-    """The `Kernel` of a row with documents at `bounds` [documents + 1], none longer than `longest` tokens, which are
-    LONGEST_IN_A_TILE at most. A document may be empty; behind the last one nothing is written."""
+    """The `Kernel` of a row with documents at `bounds` [documents + 1], none longer than `longest` tokens. A document
+    may be empty; behind the last one nothing is written."""
 
     ops: GpuOps
     bounds: torch.Tensor
@@ -45,7 +44,7 @@ def short_documents(
     """The kernel for documents of up to `longest` tokens in `dtype` on the device of `bounds`; `heads` are (query
     heads, key heads, numbers of a head). None where there is none, or where it was seen to give other numbers.
     """
-    if longest > LONGEST_IN_A_TILE or heads[2] > WIDEST_IN_A_TILE or heads[0] % heads[1]:
+    if heads[2] > WIDEST_IN_A_TILE or heads[0] % heads[1]:
         return None
     ops = ops_for(torch.empty(0, dtype=dtype, device=bounds.device))
     return Short(ops, bounds, longest) if isinstance(ops, GpuOps) and _are_right(ops, dtype, heads) else None
@@ -57,7 +56,7 @@ def _are_right(ops: GpuOps, dtype: torch.dtype, heads: tuple[int, int, int]) -> 
     query_heads, kv_heads, width = heads
     device, generator = ops.salt.device, torch.Generator().manual_seed(0)
     sizes = [(sum(_TRIED), count, width) for count in (query_heads, kv_heads, kv_heads, query_heads)]
-    kernel = Short(ops, document_bounds(_TRIED, device), LONGEST_IN_A_TILE)
+    kernel = Short(ops, document_bounds(_TRIED, device), max(_TRIED))
     with torch.inference_mode(False):
         q, k, v, g = (torch.randn(size, generator=generator).to(device, dtype) for size in sizes)
         exact = _by_blocks(q, k, v, g, heads)

@@ -22,10 +22,9 @@ _ELEMENTS = 4096  # of a program that goes through a tensor element by element
 _WORDS = 4096  # of a row of logits at a time
 _WIDEST_ROW = 16384  # numbers of a row that is normalised in one go
 HIGHEST_RANK = 256  # of the adapters of a group together
-# Attention: documents of more than the first number of tokens, in tiles of the second or the third, by so many warps.
-# For 128 pairs of 35 tokens on an H200, forth and back, 32 heads of 80: 150 µs by tiles of 64; flash took 420.
-_TILES = ((0, 32, 64, 4), (64, 128, 128, 8))
-LONGEST_IN_A_TILE = 128
+# Attention of a document of so many tokens is one tile. For 128 pairs of 35 tokens on an H200, forth and back, 32 heads
+# of 80: 150 µs, where flash took 420. Eight warps a program instead of four: 230.
+_TILE, _WARPS = 64, 4
 WIDEST_IN_A_TILE = 128  # numbers of a head
 _LOG2_E = 1.4426950408889634
 
@@ -190,17 +189,17 @@ class GpuOps(PlainOps):
     def attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Causal attention within documents of up to `longest` tokens, LONGEST_IN_A_TILE at most: q [T, H, d], k and v
-        [T, Kv, d] -> answers [T, H, d], and log2 of softmax's sums [T, H].
+        """Causal attention within documents, none of more than `longest` tokens: q [T, H, d], k and v [T, Kv, d] ->
+        answers [T, H, d], and log2 of softmax's sums [T, H]. d is WIDEST_IN_A_TILE at most.
 
         bounds int32 [documents + 1]: where documents begin and the last one ends; behind it nothing is written.
         """
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         answers, log_sums = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
-        for tile in _tiles(q, k, longest):
-            self._attention.attend[(q.shape[1], len(bounds) - 1)](
-                q, k, v, bounds, answers, log_sums, q.shape[2] ** -0.5 * _LOG2_E, **tile
-            )
+        scale, grid, sizes = q.shape[2] ** -0.5 * _LOG2_E, (q.shape[1], len(bounds) - 1), _sizes(q, k)
+        self._attention.attend[grid](q, k, v, bounds, answers, log_sums, scale, **sizes)
+        if longest > _TILE:
+            self._attention.attend_by_blocks[grid](q, k, v, bounds, answers, log_sums, scale, **sizes)
         return answers, log_sums
 
     def attend_backward(
@@ -218,10 +217,12 @@ class GpuOps(PlainOps):
         g, q, k, v = g.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
         g_q, g_k, g_v = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q)
         slope = q.shape[2] ** -0.5
-        for tile in _tiles(q, k, longest):
-            self._attention.attend_backward[(q.shape[1], len(bounds) - 1)](
-                g, q, k, v, bounds, answers, log_sums, g_q, g_k, g_v, slope * _LOG2_E, slope, **tile
-            )
+        grid, given = (q.shape[1], len(bounds) - 1), (g, q, k, v, bounds, answers, log_sums)
+        scales, sizes = (slope * _LOG2_E, slope), _sizes(q, k)
+        self._attention.attend_backward[grid](*given, g_q, g_k, g_v, *scales, **sizes)
+        if longest > _TILE:
+            self._attention.query_gradient_by_blocks[grid](*given, g_q, *scales, **sizes)
+            self._attention.key_gradients_by_blocks[grid](*given, g_k, g_v, *scales, **sizes)
         return g_q, _sum_of_groups(g_k, k), _sum_of_groups(g_v, v)
 
 
@@ -229,14 +230,10 @@ def covers(x: torch.Tensor) -> bool:
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
 
 
-def _tiles(q: torch.Tensor, k: torch.Tensor, longest: int) -> list[dict[str, int]]:
-    """What the kernels of attention are told, for each launch that documents of up to `longest` tokens need."""
+def _sizes(q: torch.Tensor, k: torch.Tensor) -> dict[str, int]:
+    """What the kernels of attention are told when they are compiled."""
     heads = {"HEADS": q.shape[1], "KV_HEADS": k.shape[1], "WIDTH": q.shape[2], "WIDE": max(16, _power_of_2(q.shape[2]))}
-    return [
-        {**heads, "SHORTER": shorter, "SMALL": small, "LARGE": large, "num_warps": warps, "num_stages": 1}
-        for shorter, small, large, warps in _TILES
-        if shorter < longest
-    ]
+    return {**heads, "BLOCK": _TILE, "num_warps": _WARPS, "num_stages": 1}
 
 
 def _sum_of_groups(g: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
