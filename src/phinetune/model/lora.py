@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -96,13 +96,16 @@ def saved_bytes(model: PeftModel) -> int:
     return sum(parameter.nbytes for _, parameter in trainable(model))
 
 
-def save(model: PeftModel, folder: Path) -> None:
-    """adapter_config.json and the weights as safetensors, as PEFT writes and reads them."""
+def save(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """adapter_config.json and the weights as safetensors, as PEFT writes and reads them.
+
+    `weights` are those of `trainable(model)` by name, where others than its present ones are to be saved.
+    """
     [config] = model.peft_config.values()
     if isinstance(config.target_modules, set):  # whose order would be another in every process
         config.target_modules = sorted(config.target_modules)
     # save_embedding_layers="auto" would ask the hub whether the vocabulary was resized; we never resize it.
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -140,7 +143,16 @@ def _check(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor]) -> 
 
 def copy_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's weights as they are now, on the CPU, by the names they have in its file."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in _weights(model).items()}
+    return copies(_weights(model))
+
+
+def copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU. From a GPU those of one number format come in one piece: hundreds take 0.1 s more."""
+    values = [value.detach() for value in tensors.values()]
+    if not values or not values[0].is_cuda or any(value.dtype != values[0].dtype for value in values):
+        return {name: value.to("cpu", copy=True) for name, value in zip(tensors, values, strict=True)}
+    parts = torch.split(torch.cat([value.flatten() for value in values]).cpu(), [value.numel() for value in values])
+    return {name: part.view(value.shape) for name, part, value in zip(tensors, parts, values, strict=True)}
 
 
 def put_weights(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:

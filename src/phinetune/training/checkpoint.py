@@ -45,6 +45,22 @@ class State:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from: weights and moments by name, and the text of state.json."""
+
+    step: int
+    best_step: int
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor]
+    state: str
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on a disk, about."""
+        return sum(each.nbytes for each in (*self.weights.values(), *self.moments.values()))
+
+
+@dataclass(frozen=True)
 class Resumed:
     """A run that goes on: how far it had come, and the best adapter so far, on the CPU."""
 
@@ -63,19 +79,35 @@ class Checkpoints:
     in_use: Callable[[], Set[int]] = frozenset
 
     def save(self, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-        """Write checkpoint-N whole or not at all, read it back, then drop those that are no longer wanted.
+        """Write checkpoint-N of the run as it is now; see `write`."""
+        return self.write(model, self.snapshot(model, optimizer, progress, copy=False))
+
+    def snapshot(
+        self, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress, *, copy: bool
+    ) -> Snapshot:
+        """The run as it is now: with `copy` it stays so, on the CPU, while training goes on."""
+        weights = {name: parameter.detach() for name, parameter in lora.trainable(model)}
+        moments = _moments(model, optimizer)
+        state = {"format": _FORMAT, "progress": to_json(progress), "run": self.run}
+        return Snapshot(
+            step=progress.step,
+            best_step=progress.best_step,
+            weights=lora.copies(weights) if copy else weights,
+            moments=lora.copies(moments) if copy else {name: each.cpu() for name, each in moments.items()},
+            state=json.dumps(state, indent=1, allow_nan=False),
+        )
+
+    def write(self, model: PeftModel, snapshot: Snapshot) -> Path:
+        """Write checkpoint-N whole or not at all, read it back, then drop those that are no longer wanted. Of the model
+        only the adapter's configuration is read.
 
         Raises RunError when it cannot be written, or is not on the disk as it was written; the others are then kept.
         """
-        path = self.folder.checkpoint(progress.step)
-        moments = _moments(model, optimizer)
-        with atomic_folder(
-            path, lambda: lora.saved_bytes(model) + sum(each.nbytes for each in moments.values())
-        ) as temporary:
-            lora.save(model, temporary)
-            save_file(moments, temporary / _OPTIMIZER)
-            state = {"format": _FORMAT, "progress": to_json(progress), "run": self.run}
-            (temporary / _STATE).write_text(json.dumps(state, indent=1, allow_nan=False), encoding="utf-8")
+        path = self.folder.checkpoint(snapshot.step)
+        with atomic_folder(path, lambda: snapshot.bytes) as temporary:
+            lora.save(model, temporary, snapshot.weights)
+            save_file(snapshot.moments, temporary / _OPTIMIZER)
+            (temporary / _STATE).write_text(snapshot.state, encoding="utf-8")
             files = sorted(temporary.iterdir())
             with ThreadPoolExecutor() as pool:
                 sums = dict(zip([file.name for file in files], pool.map(sha256, files), strict=True))
@@ -86,7 +118,7 @@ class Checkpoints:
                 f"{path} was written, but what is on the disk is not what was written: {wrong}.",
                 "The disk loses or changes data: train to another one with --out.",
             )
-        self._drop_old(progress.best_step)
+        self._drop_old(snapshot.best_step)
         return path
 
     def newest_good(self) -> tuple[int | None, dict[int, str]]:
@@ -276,7 +308,7 @@ def _read_state(path: Path) -> State:
 
 def _moments(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
-        f"{name}/{key}": value.detach().cpu().contiguous()
+        f"{name}/{key}": value.detach()
         for name, parameter in lora.trainable(model)
         for key, value in optimizer.state[parameter].items()
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.progress import Progress
 from phinetune.training.recovery import Recovery, reason_to_skip, trouble_with_steps, was_skipped, weights_are_finite
 from phinetune.training.room import Room
+from phinetune.training.saving import Saver, has_time_beside
 from phinetune.training.schedule import Schedule, plan
 from phinetune.training.step import (
     LossScale,
@@ -79,7 +81,7 @@ def fit(
         train_tokens_per_epoch=sum(len(example.ids) for example in corpus.train),
     )
     interrupted = False
-    with proven_row_loss(model, corpus.train) as (row_loss, warning):
+    with closing(run.saver), proven_row_loss(model, corpus.train) as (row_loss, warning):
         if warning is not None:
             yield warning
         if corpus.validation and resume_from is None:
@@ -87,13 +89,16 @@ def fit(
         model.train()
         while progress.step < schedule.total_steps and not run.is_out_of_patience and not interrupted:
             trouble = yield from run.take_step(row_loss)
+            yield from run.tell_saved(wait=False)
             if trouble is None and corpus.validation and schedule.validates_at(progress.step):
                 trouble = yield from run.validate(row_loss)
             interrupted = stop_requested() and progress.step < schedule.total_steps
             if trouble is None and (interrupted or run.saves_now):
                 trouble = yield from run.save(leaving=interrupted)
             if trouble is not None:
+                yield from run.tell_saved()
                 yield from run.recovery.go_back(trouble)
+        yield from run.tell_saved()
     model.eval()
     if not interrupted:
         yield from run.keep()
@@ -120,7 +125,7 @@ class _Run:
     model: PeftModel
     corpus: Corpus
     settings: TrainSettings
-    checkpoints: Checkpoints
+    saver: Saver
     order: StepOrder
     schedule: Schedule
     parameters: Sequence[torch.nn.Parameter]
@@ -209,30 +214,41 @@ class _Run:
 
         One that cannot be written is said, and the next is tried in its time. Leaving without one is an error.
         """
+        yield from self.tell_saved()
         if not weights_are_finite(self.model):
             return "the adapter's weights are no longer numbers"
         step = self.progress.step
-        saved = Saved(step, str(self.checkpoints.folder.checkpoint(step)), self.progress.best_step == step)
+        saved = Saved(step, str(self.saver.checkpoints.folder.checkpoint(step)), self.progress.best_step == step)
         self.progress.history.append(saved)
         try:
             self.room.for_copy(
                 f"save checkpoint-{step}",
-                lambda: self.checkpoints.save(self.model, self.optimizer, self.progress),
+                lambda: self.saver.begin(saved, self.model, self.optimizer, self.progress),
             )
         except (RunError, DoesNotFitError) as error:
-            self.progress.history.pop()
-            yield self._not_saved(error, leaving)
+            yield self._not_saved(saved, error, leaving)
             return None
-        self.recovery.checkpoint_saved()
-        yield saved
+        yield from self.tell_saved(wait=leaving or not self.saver.beside, leaving=leaving)
         return None
 
-    def _not_saved(self, error: PhinetuneError, leaving: bool) -> Warned:
-        safe, _ = self.checkpoints.newest_good()
+    def tell_saved(self, *, wait: bool = True, leaving: bool = False) -> Iterator[Event]:
+        """What became of the checkpoint on its way, once that is known."""
+        if (done := self.saver.finish(wait=wait)) is None:
+            return
+        saved, error = done
+        if error is not None:
+            yield self._not_saved(saved, error, leaving)
+        else:
+            self.recovery.checkpoint_saved()
+            yield saved
+
+    def _not_saved(self, saved: Saved, error: PhinetuneError, leaving: bool) -> Warned:
+        self.progress.history.remove(saved)
+        safe, _ = self.saver.checkpoints.newest_good()
         kept = f"checkpoint-{safe} is safe" if safe is not None else "no earlier one is there"
         if leaving:
             raise RunError(
-                f"Stopped after step {self.progress.step}, which could not be saved: {error.message}",
+                f"Stopped after step {saved.step}, which could not be saved: {error.message}",
                 f"{kept[0].upper()}{kept[1:]}. {error.hint} The same command with --resume goes on.",
             ) from error
         return Warned(
@@ -295,7 +311,7 @@ def _start(
         model=model,
         corpus=corpus,
         settings=settings,
-        checkpoints=checkpoints,
+        saver=Saver(checkpoints, has_time_beside(parameters[0].device)),
         order=order,
         schedule=schedule,
         parameters=parameters,
