@@ -56,6 +56,22 @@ def test_a_processor_records_nothing():
     assert not can_record(lora.attach(toys.phi(), LoraSettings(r=4), "toy", seed=1))
 
 
+def test_where_memory_runs_out_all_graphs_are_given_up(monkeypatch):
+    pools = iter("ab")
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
+    model = lora.attach(toys.phi(), LoraSettings(r=4), "toy", seed=1)
+    graphed = GraphedRows(model, fast_row_loss(model))
+    graphed._recorded[object()] = object()
+
+    def runs_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(graphed, "_record", runs_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        graphed.add_gradients(lay_out(_examples([20, 31])), 1.0)
+    assert (graphed._recorded, graphed._pool) == ({}, "b")
+
+
 needs_a_gpu = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
     reason="needs an NVIDIA GPU of compute capability 8.0",

@@ -169,11 +169,17 @@ class GraphedRows:
             parameter.grad = gradient
 
     def _try_to_record(self, size: Size, numbers: torch.Tensor) -> _Recorded | None:
-        """None, now and from here on, where the device does not take part: rows then go without graphs."""
+        """None, now and from here on, where the device does not take part: rows then go without graphs.
+
+        Where memory runs out, all graphs are given up, to be recorded again: what a failed recording took would stay
+        in the pool that they share. Of 11 GB, rows of 128 pairs came down to 4, where 16 should fit.
+        """
         try:
             self._recorded[size] = self._record(size, numbers)
         except RuntimeError as error:
             if is_out_of_memory(error):
+                self._recorded.clear()
+                self._pool = torch.cuda.graph_pool_handle()
                 raise
             self._works = False
         return self._recorded.get(size)
