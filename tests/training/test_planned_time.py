@@ -35,15 +35,22 @@ def _time(scene, **measured):
 
 
 def test_the_whole_job_on_an_h200_is_what_was_measured():
-    """140 steps 9.9 s with 19 recordings of 0.3 to 0.44 s, 8 validations 0.9, the check 4, 7 checkpoints 1.6 each."""
+    """14.3 s: 140 steps 6.8 s with 9 recordings of 0.26, 8 validations 1.1, the check 2.1 where kernels were compiled
+    and 7.1 where not; the rest for 7 checkpoints, and for what is asked at the end."""
     scene = _scene("h200", patience=0)
     steps, time = count_steps(scene, rows_of(scene)), _time(scene)
     assert (steps.total, steps.validations, steps.saves) == (140, 8, 7)
-    assert time.training + 19 * time.recording / len(steps.graphs) == pytest.approx(9.9, rel=0.25)
-    assert time.validation == pytest.approx(0.9, abs=0.3)
-    assert time.checkpoints == pytest.approx(7 * 1.6, rel=0.05)
+    assert time.training + 9 * time.recording / len(steps.graphs) == pytest.approx(6.8, rel=0.15)
+    assert time.validation == pytest.approx(1.1, abs=0.3)
+    assert time.checkpoints == pytest.approx(4.0, abs=1.0)
     around = time.begin - 10 - 5.6  # without starting the program and loading the weights: the check
-    assert around == pytest.approx(4, abs=0.3)
+    assert around == pytest.approx(7.1, abs=0.3)
+
+
+def test_checkpoints_are_waited_for_where_steps_are_short_and_always_on_a_processor():
+    slow, fast = (_time(_scene("h200"), measured_tokens_per_s=speed).checkpoints for speed in (1000.0, 20_000.0))
+    alone = _time(_scene("cpu"), measured_tokens_per_s=1000.0).checkpoints
+    assert slow < fast < alone
 
 
 def test_time_follows_the_measured_speed_where_there_is_one():

@@ -29,15 +29,15 @@ Dtype = Literal["bf16", "fp16", "fp32"]
 ITEMSIZE: dict[Dtype, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 # Shares of the peak that a step is taken to reach. Measured with this program on an H200: Phi-2, rows of 4,200 tokens,
-# 33,900 tokens/s (benchmarks/results.md), which is 35 % of it. The only figure for a T4 is of another program: Phi-2,
+# 37,100 tokens/s (benchmarks/results.md), which is 38 % of it. The only figure for a T4 is of another program: Phi-2,
 # 140 steps of 16 pairs padded to 256 tokens, 7.45 s each, which is 9 %.
-_UTILISATION = {"T4": 0.09, "A100": 0.35, "H100": 0.35}
+_UTILISATION = {"T4": 0.09, "A100": 0.35, "H100": 0.38}
 _UTILISATION_OF_OTHERS = 0.1
 _FP32_OF_16_BIT = 1 / 8  # products in fp32 on a GPU with matrix units for 16 bits, by the makers' data sheets
 
 # A short row does not fill a GPU: its time is that of reading the weights and of a hundred kernels a layer, forth and
-# back. 16 short pairs of Phi-2 took an H200 35 ms by a recorded graph, and its processor 115 to 156 without one.
-SECONDS_A_LAYER = 1.1e-3
+# back. 16 short pairs of Phi-2 took an H200 31 ms by a recorded graph, and its processor 115 to 156 without one.
+SECONDS_A_LAYER = 0.97e-3
 
 # FLOP/s of one core in a training step, by the width of the model: small products run slower. Measured on two cores
 # with AVX512 bf16 in bf16: SmolLM2 (576) at 477 tokens/s, Phi-2 (2560) at 33.9 (benchmarks/results.md).

@@ -2,7 +2,7 @@
 
     begin ─► search ─► steps, of which some record a graph ─► validations ─► checkpoints      seconds of each, summed
 
-In a short run on a fast GPU what stands around the steps is most of it: 140 steps of Phi-2 took an H200 5 s of 27.
+In a short run on a fast GPU what stands around the steps is most of it: 140 steps of Phi-2 took an H200 4 s of 14.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from phinetune.model.hardware import ITEMSIZE, SECONDS_A_LAYER, is_measured, pea
 from phinetune.training.planning import Scene, Steps
 from phinetune.training.schedule import SEARCH_HELD_OUT, SEARCH_TRIES, short_run
 
-# Measured with Phi-2 and its 32 layers on an H200 (benchmarks/results.md): 0.30 to 0.44 s for a graph, 0.11 s for each
-# of 8 validations, 4 s for the check before the first step, in which kernels are compiled.
-_SECONDS_TO_RECORD_A_LAYER = 11e-3
-_SECONDS_TO_VALIDATE_A_LAYER = 3.4e-3
-_SECONDS_TO_CHECK_ON_GPU = 4.0
-# Its checkpoints of 283 MB took 1.6 s each: computing the sums, writing, and reading back.
-_CHECKPOINT_BYTES_A_SECOND = 180e6
+# Measured with Phi-2 and its 32 layers on an H200 (benchmarks/results.md): 0.26 s for a graph, 0.13 s for each of 8
+# validations; the check before the first step took 7.1 s, and 2.1 where its kernels had been compiled before.
+_SECONDS_TO_RECORD_A_LAYER = 8e-3
+_SECONDS_TO_VALIDATE_A_LAYER = 4e-3
+_SECONDS_TO_CHECK_ON_GPU = 7.0
+# A checkpoint of it, 283 MB, takes 1.2 s: computing the sums, writing, and reading back. On a GPU training waits for a
+# copy in memory alone, or where the one before is not yet done (training/saving.py).
+_CHECKPOINT_BYTES_A_SECOND = 236e6
+_COPIED_BYTES_A_SECOND = 3e9
 _WEIGHTS_BYTES_A_SECOND = 1e9  # from a fast disk, or one that was read before; an estimate
 _STARTING = 10.0  # seconds to import torch, transformers and peft (up to 9 on a busy processor), and to draw pictures
 # The check goes through two pairs by transformers' and PEFT's own layers, which take twice the time, and by ours.
@@ -76,13 +78,14 @@ def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = No
     once = forth * sum(pair.tokens for pair in scene.workload.validation)
     if on_gpu and scene.workload.validation:
         once = max(once, layers * _SECONDS_TO_VALIDATE_A_LAYER)
+    recording = len(steps.graphs) * layers * _SECONDS_TO_RECORD_A_LAYER
     return Time(
         begin=_begin(scene, a_token),
         search=_search(scene, training, once) if scene.settings.learning_rate == "auto" else 0.0,
         training=training,
-        recording=len(steps.graphs) * layers * _SECONDS_TO_RECORD_A_LAYER,
+        recording=recording,
         validation=steps.validations * once + forth * _tokens_at_the_end(scene),
-        checkpoints=steps.saves * scene.adapter.parameters * 12 / _CHECKPOINT_BYTES_A_SECOND,
+        checkpoints=_checkpoints(scene, steps, training + recording),
         tokens_per_s=1 / a_token,
         basis=basis,
     )
@@ -94,6 +97,16 @@ def _begin(scene: Scene, a_token: float) -> float:
     lengths = [pair.tokens for pair in scene.workload.train]
     check = _PASSES_OF_CHECK * a_token * sum(min(CHECKED_TOKENS, tokens) for tokens in (min(lengths), max(lengths)))
     return _STARTING + load + (_SECONDS_TO_CHECK_ON_GPU if scene.device.kind == "cuda" else check)
+
+
+def _checkpoints(scene: Scene, steps: Steps, training: float) -> float:
+    """Seconds that `training`, as long as it is, waits for them. Weights and two moments, in fp32."""
+    size = scene.adapter.parameters * 12
+    whole = size / _CHECKPOINT_BYTES_A_SECOND
+    if scene.device.kind != "cuda":
+        return steps.saves * whole
+    not_yet_done = max(0.0, whole - training / steps.saves)
+    return whole + (steps.saves - 1) * (size / _COPIED_BYTES_A_SECOND + not_yet_done)
 
 
 def _tokens_at_the_end(scene: Scene) -> float:
