@@ -138,7 +138,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is complete on disk."""
+    """A checkpoint is complete on disk. On a GPU steps that came after it may have been told before."""
 
     step: int
     path: str

@@ -56,19 +56,24 @@ def test_a_processor_records_nothing():
     assert not can_record(lora.attach(toys.phi(), LoraSettings(r=4), "toy", seed=1))
 
 
-def test_where_memory_runs_out_all_graphs_are_given_up(monkeypatch):
+def test_memory_that_runs_out_is_told_as_such_where_ending_the_recording_fails_too(monkeypatch):
     pools = iter("ab")
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
     model = lora.attach(toys.phi(), LoraSettings(r=4), "toy", seed=1)
     graphed = GraphedRows(model, fast_row_loss(model))
-    graphed._recorded[object()] = object()
 
     def runs_out(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr(graphed, "_record", runs_out)
     with pytest.raises(torch.OutOfMemoryError):
         graphed.add_gradients(lay_out(_examples([20, 31])), 1.0)
+    assert graphed._works
+    graphed._recorded[object()] = object()
+    graphed.give_up()
     assert (graphed._recorded, graphed._pool) == ({}, "b")
 
 

@@ -130,3 +130,26 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert told.isprintable()
     assert "weights_only" not in told
     assert not (tmp_path / "sprung").exists()
+
+
+def test_copies_in_one_piece_are_saved_as_those_that_are_not(tmp_path):
+    model = _trained()
+    weights = {name: parameter.detach() for name, parameter in lora.trainable(model)}
+    copies = lora.in_one_piece(weights)
+    with torch.no_grad():
+        expected = {name: weight.clone() for name, weight in weights.items()}
+        lora.save(model, tmp_path / "now")
+        for weight in weights.values():
+            weight.add_(1)
+    assert all(torch.equal(copies[name], weight) for name, weight in expected.items())
+    assert copies.keys() == weights.keys()
+    lora.save(model, tmp_path / "copied", copies)
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "copied" / file).read_bytes() == (tmp_path / "now" / file).read_bytes()
+
+
+def test_a_number_alone_is_copied_as_one():
+    copied = lora.in_one_piece({"step": torch.tensor(3.0), "moments": torch.ones(2, 2)})
+    assert copied["step"].shape == ()
+    assert float(copied["step"]) == 3
+    assert copied["moments"].shape == (2, 2)

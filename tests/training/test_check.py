@@ -167,3 +167,31 @@ def test_a_model_whose_pairs_see_their_neighbours_is_refused():
         proven_row_loss(_adapted(GPTNeoForCausalLM(config)), _examples()),
     ):
         pass
+
+
+@pytest.mark.parametrize(("lengths", "times"), [((10, 192), 40), ((5, 60), 1), ((70, 192), 1), ((64, 65), 4)])
+def test_a_gpu_is_proven_in_a_row_of_mostly_short_pairs_too(monkeypatch, lengths, times):
+    pair = [Example(ids=tuple(range(1, length + 1)), prompt_length=3, row=2) for length in lengths]
+    model = _adapted(toys.phi())
+    assert check._until_mostly_short(model, pair) == 1
+    monkeypatch.setattr(check, "can_record", lambda _model: True)
+    assert check._until_mostly_short(model, pair) == times
+
+
+def test_kernels_for_short_pairs_that_give_other_numbers_are_not_taken(monkeypatch):
+    """Where the pair alone says nothing, because it takes other kernels."""
+    model, examples = _adapted(toys.phi()), _examples()
+    shortest, longest = (f(examples, key=lambda each: len(each.ids)) for f in (min, max))
+    monkeypatch.setattr(check, "_until_mostly_short", lambda *_: 5)
+    real = check._pass
+
+    def wrong_in_short_rows(model, row_loss, row):
+        found = real(model, row_loss, row)
+        return check._Pass(1.3 * found.loss, found.gradient) if len(row) == 6 else found
+
+    with proven_row_loss(model, examples) as (row_loss, warning):
+        assert warning is None
+        assert isinstance(row_loss, FastRowLoss)
+    monkeypatch.setattr(check, "_pass", wrong_in_short_rows)
+    with proven_row_loss(model, [shortest, longest]) as (_, warning):
+        assert warning.code == "slow_path"

@@ -43,8 +43,6 @@ def test_the_whole_job_on_an_h200_is_what_was_measured():
     assert time.training + 9 * time.recording / len(steps.graphs) == pytest.approx(6.8, rel=0.15)
     assert time.validation == pytest.approx(1.1, abs=0.3)
     assert time.checkpoints == pytest.approx(4.0, abs=1.0)
-    around = time.begin - 10 - 5.6  # without starting the program and loading the weights: the check
-    assert around == pytest.approx(7.1, abs=0.3)
 
 
 def test_checkpoints_are_waited_for_where_steps_are_short_and_always_on_a_processor():

@@ -21,6 +21,8 @@ from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.checkpoint import Checkpoints
 from phinetune.training.loop import Corpus, fit
+from phinetune.training.progress import Progress
+from phinetune.training.room import Room
 
 
 class _Pair:
@@ -185,6 +187,23 @@ def test_a_checkpoint_that_did_not_fit_is_written_without_the_gradients(tmp_path
     assert len(calls) == 1 + len(run.of(Saved))
     assert run.of(Finished)[0].stopped == "finished"
     assert not list((tmp_path / "checkpoints").glob(".partial-*"))
+
+
+def test_what_could_be_made_again_is_given_up_before_the_next_try():
+    examples = _corpus().train
+    room = Room(lora.attach(toys.phi(), LoraSettings(r=4), "toy", 1), examples, [], Progress(), 6)
+    given_up, tried = [], []
+    room.give_up = lambda: given_up.append(len(tried))
+
+    def compute(pairs: int) -> int:
+        tried.append(pairs)
+        if pairs > 2:
+            raise MemoryError
+        return pairs
+
+    assert len(list(room.for_step(1, compute))) == 2
+    assert tried == [6, 3, 1]
+    assert given_up == [1, 2]
 
 
 def test_the_check_before_training_makes_do_with_short_pairs(tmp_path):

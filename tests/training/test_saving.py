@@ -12,7 +12,7 @@ import torch
 import toys
 
 from phinetune.errors import DoesNotFitError, RunError, TrainingError
-from phinetune.events import Event, Finished, Saved, StepDone, Warned
+from phinetune.events import Event, Finished, RolledBack, Saved, StepDone, Warned
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
@@ -122,6 +122,28 @@ def test_one_that_cannot_be_written_is_a_warning_and_not_in_the_history(tmp_path
 
 
 @pytest.mark.usefixtures("beside")
+def test_going_back_waits_for_the_checkpoint_that_it_goes_back_to(tmp_path, monkeypatch):
+    write, spoilt = Checkpoints.write, []
+
+    def slow(self, model, snapshot):
+        threading.Event().wait(0.5)
+        return write(self, model, snapshot)
+
+    def are_finite(model) -> bool:
+        step = len(spoilt)
+        spoilt.append(step)
+        return step != 1  # at the second checkpoint, while the first one may be on its way
+
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    monkeypatch.setattr(loop, "weights_are_finite", are_finite)
+    events, checkpoints = _fit(tmp_path, save_steps=1, eval_steps=99)
+    [back] = [event for event in events if isinstance(event, RolledBack)]
+    assert (back.step, back.to_step) == (2, 1)
+    assert events.index(next(event for event in events if isinstance(event, Saved))) < events.index(back)
+    assert checkpoints.newest_good() == (9, {})
+
+
+@pytest.mark.usefixtures("beside")
 def test_leaving_waits_and_says_where_nothing_could_be_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "write", lambda *_: (_ for _ in ()).throw(RunError("The disk is full.", "Free.")))
     pairs = [_Pair(question, answer, row) for row, (question, answer) in enumerate(toys.PAIRS)]
@@ -193,5 +215,6 @@ def test_memory_that_runs_out_beside_is_told_as_such(tmp_path, monkeypatch):
     saver = Saver(Checkpoints(RunFolder(tmp_path), {}, 1), beside=True)
     saver.begin(Saved(4, "", False), model, optimizer, Progress(step=4))
     _, error = saver.finish(wait=True)
+    saver.close()
     assert isinstance(error, DoesNotFitError)
     assert "checkpoint-4" in error.message

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM during `train`: the first finishes the step and saves, a second leaves at once.
 
 loading the model      leaves at once, nothing is lost
-training               finishes the step, saves, leaves; a second one leaves at once, without saving
+training               finishes the step, saves, leaves; a second one leaves at once, without saving (on a GPU, when
+                       the checkpoint that is on its way is written)
 writing the results    leaves at once; the last checkpoint is there
 """
 

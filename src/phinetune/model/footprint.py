@@ -4,7 +4,7 @@
 
 The peak is that of the largest training step, or of the check before the first step (training/check.py), which runs
 transformers' plain forward on the beginning of the longest pair and keeps three times as much a token. Activations are
-counted tensor by tensor as layers.py, fused.py, elementwise.py, bands.py and documents.py save them for the way back;
+counted tensor by tensor as layers.py, fused.py, elementwise.py and the files of attend.py save them for the way back;
 tests/model/test_footprint.py holds the count against what autograd really keeps. What could only be measured is a
 constant below, with its measurement; `benchmarks/plan_accuracy.py` measures whole runs against the sum.
 """
@@ -18,7 +18,7 @@ from typing import Literal
 from phinetune.model.document_blocks import KEEP_UP_TO, SCORES_AT_ONCE, divide
 from phinetune.model.shape import AdapterShape, ModelShape
 
-Attention = Literal["blocks", "bands", "flash"]
+Attention = Literal["blocks", "bands", "flash"]  # documents.py; bands.py; a fused kernel of a GPU, which all keep alike
 
 # Tokens of a pair that the check before the first step looks at: the plain way keeps 2.6 times as much a token, and for
 # 512 of Phi-2 took 9.8 GB, more than training in rows of as many.

@@ -18,8 +18,8 @@ _DOCUMENTS = 16  # their number is filled up to a multiple of this
 
 @dataclass(frozen=True)
 class Size:
-    """What rows of one graph have in common. `longest` bounds the documents, and `are_short` says that they mostly are
-    so; see `mostly_short`."""
+    """What rows of one graph have in common. `longest` bounds the tokens of the documents; `are_short`: see
+    `mostly_short`."""
 
     tokens: int
     answers: int

@@ -154,6 +154,12 @@ class GraphedRows:
             ops.salt.zero_()  # rows without a graph count on it
         return recorded.loss.clone()
 
+    def give_up(self) -> None:
+        """Give back what all graphs hold; they are recorded again. What a failed recording took would stay in the pool
+        that they share: of 11 GB, rows of 128 pairs came down to 4, where 16 should fit."""
+        self._recorded.clear()
+        self._pool = torch.cuda.graph_pool_handle()
+
     def _take_gradients(self) -> None:
         """Make the sums the parameters' gradients, holding what these hold."""
         none_yet = all(parameter.grad is None for parameter in self._parameters)
@@ -169,18 +175,14 @@ class GraphedRows:
             parameter.grad = gradient
 
     def _try_to_record(self, size: Size, numbers: torch.Tensor) -> _Recorded | None:
-        """None, now and from here on, where the device does not take part: rows then go without graphs.
-
-        Where memory runs out, all graphs are given up, to be recorded again: what a failed recording took would stay
-        in the pool that they share. Of 11 GB, rows of 128 pairs came down to 4, where 16 should fit.
-        """
+        """None, now and from here on, where the device does not take part: rows then go without graphs."""
         try:
             self._recorded[size] = self._record(size, numbers)
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                self._recorded.clear()
-                self._pool = torch.cuda.graph_pool_handle()
-                raise
+            # Where memory runs out, ending the recording fails too, and the first error is the context of the second.
+            for each in (error, error.__context__):
+                if each is not None and is_out_of_memory(each):
+                    raise each from None
             self._works = False
         return self._recorded.get(size)
 

@@ -31,7 +31,7 @@ ITEMSIZE: dict[Dtype, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 # Shares of the peak that a step is taken to reach. Measured with this program on an H200: Phi-2, rows of 4,200 tokens,
 # 37,100 tokens/s (benchmarks/results.md), which is 38 % of it. The only figure for a T4 is of another program: Phi-2,
 # 140 steps of 16 pairs padded to 256 tokens, 7.45 s each, which is 9 %.
-_UTILISATION = {"T4": 0.09, "A100": 0.35, "H100": 0.38}
+_UTILISATION = {"T4": 0.09, "A100": 0.35, "H100": 0.38}  # H200 as H100; A100 is a guess
 _UTILISATION_OF_OTHERS = 0.1
 _FP32_OF_16_BIT = 1 / 8  # products in fp32 on a GPU with matrix units for 16 bits, by the makers' data sheets
 

@@ -151,6 +151,12 @@ def copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     values = [value.detach() for value in tensors.values()]
     if not values or not values[0].is_cuda or any(value.dtype != values[0].dtype for value in values):
         return {name: value.to("cpu", copy=True) for name, value in zip(tensors, values, strict=True)}
+    return in_one_piece(tensors)
+
+
+def in_one_piece(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of tensors of one device and number format, on the CPU, as views of one vector."""
+    values = [value.detach() for value in tensors.values()]
     parts = torch.split(torch.cat([value.flatten() for value in values]).cpu(), [value.numel() for value in values])
     return {name: part.view(value.shape) for name, part, value in zip(tensors, parts, values, strict=True)}
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 # What torch and its libraries say in a plain RuntimeError: the CPU's allocator on Linux and macOS, a file that cannot
-# be mapped, the CPU's allocator on Windows, C++'s own, GPUs, CUDA's libraries.
+# be mapped, the CPU's allocator on Windows, C++'s own, GPUs, CUDA's libraries; what Python says of a thread's stack.
 _SAID = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -21,6 +21,7 @@ _SAID = (
     "std::bad_alloc",
     "out of memory",
     "alloc_failed",
+    "can't start new thread",
 )
 
 Result = TypeVar("Result")

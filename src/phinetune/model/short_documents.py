@@ -15,6 +15,7 @@ from phinetune.model.documents import document_attention_by_blocks, lay_out_docu
 from phinetune.model.flash import document_bounds
 from phinetune.model.ops import ops_for
 from phinetune.model.ops.gpu import WIDEST_IN_A_TILE, GpuOps
+from phinetune.model.out_of_memory import is_out_of_memory
 
 _TRIED = (2, 33, 64, 17, 65, 1, 200)  # tokens of documents, in one tile and in several, at its border and beside it
 _APART = 2e-2  # relative; the kernels were 0.003 from fp32 in bf16, a wrong one 0.08 to 4
@@ -64,7 +65,9 @@ def _are_right(ops: GpuOps, dtype: torch.dtype, heads: tuple[int, int, int]) -> 
             kept = kernel.forward(q, k, v)
             found = [kept[0], *kernel.backward(g, q, k, v, *kept)]
             return all(_is_near(ours, plain) for ours, plain in zip(found, exact, strict=True))
-        except Exception:  # whatever Triton, its compiler or the driver raise: all of it means that this way is closed
+        except Exception as error:  # whatever Triton, its compiler or the driver raise means that this way is closed
+            if is_out_of_memory(error):
+                raise
             return False
 
 

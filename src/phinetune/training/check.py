@@ -15,6 +15,7 @@ from phinetune.events import Warned
 from phinetune.model import lora
 from phinetune.model.attention import cannot_confine
 from phinetune.model.footprint import CHECKED_TOKENS
+from phinetune.model.graph_sizes import mostly_short
 from phinetune.model.graphs import GraphedRows, can_record
 from phinetune.model.out_of_memory import is_out_of_memory, release_memory
 from phinetune.model.rows import FastRowLoss, RowLoss, fast_row_loss, plain_row_loss
@@ -50,7 +51,7 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     _refuse_beyond_window(model, by_length[-1])
     warning = None
     pair, alone = _pair_alone(model, by_length[0], by_length[-1])
-    expected = _Pass(sum(each.loss for each in alone), torch.stack([each.gradient for each in alone]).sum(0))
+    expected = _sum(alone, 1)
     if not math.isfinite(expected.loss):
         raise TrainingError(
             "The base model gives no usable numbers in this number format, before any training.",
@@ -58,7 +59,8 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
         )
     tokens = sum(example.answer_tokens for example in pair)
     if (fast := fast_row_loss(model)) is not None:
-        if _agrees_here(model, lambda: _pass(model, fast, pair), expected, tokens):
+        times = sorted({1, _until_mostly_short(model, pair)})
+        if all(_agrees_in_a_row(model, fast, pair, alone, each) for each in times):
             recorded = _by_graphs(model, fast, pair, expected, tokens)
             release_memory()  # what the plain way took in small pieces, rows find again in large ones
             yield recorded or fast, None
@@ -88,6 +90,30 @@ def _pair_alone(model: PeftModel, shortest: Example, longest: Example) -> tuple[
                 raise
         release_memory()
     raise does_not_fit(model, longest)
+
+
+def _until_mostly_short(model: PeftModel, pair: Sequence[Example]) -> int:
+    """How often the shorter one has to stand before the longer one for the row to take a GPU's kernels for short
+    documents; 1 where it does so anyway, or none does."""
+    shorter, longer = (len(example.ids) for example in pair)
+    if not can_record(model) or mostly_short([shorter, longer]):
+        return 1
+    times = 2 * -(-longer // shorter)
+    return times if mostly_short([shorter] * times + [longer]) else 1
+
+
+def _agrees_in_a_row(
+    model: PeftModel, fast: FastRowLoss, pair: Sequence[Example], alone: Sequence[_Pass], times: int
+) -> bool:
+    """Whether a row with the first of two pairs so many times gives what they give alone."""
+    row = [pair[0]] * times + [pair[1]]
+    tokens = sum(example.answer_tokens for example in row)
+    return _agrees_here(model, lambda: _pass(model, fast, row), _sum(alone, times), tokens)
+
+
+def _sum(alone: Sequence[_Pass], times: int) -> _Pass:
+    shorter, longer = alone
+    return _Pass(times * shorter.loss + longer.loss, times * shorter.gradient + longer.gradient)
 
 
 def _beginning(example: Example, tokens: int) -> Example:

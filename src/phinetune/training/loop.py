@@ -17,6 +17,7 @@ from peft import PeftModel
 from phinetune.errors import DoesNotFitError, PhinetuneError, RunError, TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
+from phinetune.model.graphs import GraphedRows
 from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
 from phinetune.tokens.batch import micro_batches, validation_batches
@@ -64,7 +65,8 @@ def fit(
     `pairs_per_row` is how many pairs go through the model at once, where memory allows more than the settings' batch
     size; the step is the same. `resume_from` is the step of the checkpoint to go on from. When `stop_requested`
     becomes true the current step is finished, a checkpoint saved or gone back to, and the run ends as interrupted. A
-    checkpoint that cannot be saved is a warning while training goes on. Memory that runs out is met with smaller rows
+    checkpoint that cannot be saved is a warning while training goes on. On a GPU it is written meanwhile: `Saved` comes
+    when it is there, some steps later, and leaving waits for it. Memory that runs out is met with smaller rows
     (room.py), numbers that go wrong by skipping steps and going back (recovery.py).
     Raises TrainingError when neither helps, RunError when an interrupted run cannot be saved.
     """
@@ -84,20 +86,26 @@ def fit(
     with closing(run.saver), proven_row_loss(model, corpus.train) as (row_loss, warning):
         if warning is not None:
             yield warning
-        if corpus.validation and resume_from is None:
-            yield from run.validate(row_loss)
-        model.train()
-        while progress.step < schedule.total_steps and not run.is_out_of_patience and not interrupted:
-            trouble = yield from run.take_step(row_loss)
-            yield from run.tell_saved(wait=False)
-            if trouble is None and corpus.validation and schedule.validates_at(progress.step):
-                trouble = yield from run.validate(row_loss)
-            interrupted = stop_requested() and progress.step < schedule.total_steps
-            if trouble is None and (interrupted or run.saves_now):
-                trouble = yield from run.save(leaving=interrupted)
-            if trouble is not None:
-                yield from run.tell_saved()
-                yield from run.recovery.go_back(trouble)
+        if isinstance(row_loss, GraphedRows):
+            run.room.give_up = row_loss.give_up
+        try:
+            if corpus.validation and resume_from is None:
+                yield from run.validate(row_loss)
+            model.train()
+            while progress.step < schedule.total_steps and not run.is_out_of_patience and not interrupted:
+                trouble = yield from run.take_step(row_loss)
+                yield from run.tell_saved(wait=False)
+                if trouble is None and corpus.validation and schedule.validates_at(progress.step):
+                    trouble = yield from run.validate(row_loss)
+                interrupted = stop_requested() and progress.step < schedule.total_steps
+                if trouble is None and (interrupted or run.saves_now):
+                    trouble = yield from run.save(leaving=interrupted)
+                if trouble is not None:
+                    yield from run.tell_saved()
+                    yield from run.recovery.go_back(trouble)
+        except PhinetuneError:
+            yield from run.tell_saved()
+            raise
         yield from run.tell_saved()
     model.eval()
     if not interrupted:

@@ -24,9 +24,6 @@ from phinetune.training.schedule import plan as plan_schedule
 _LARGEST_ROWS = 6  # that are weighed exactly; the one with most tokens is not always the one that keeps most
 # Shares of a device's memory that a run may fill. On a CPU the system and other programs want some, too.
 ROOM_CPU, ROOM_GPU = 0.90, 0.95
-# Of what a row keeps for its way back. Phi-2 on an H200 held 4.3 GB beside its peak after 19 graphs of rows of 549
-# tokens, 15 after 10 of 4,245 (benchmarks/results.md): 0.125 and 0.106 for each.
-_HELD_OF_A_ROW = 0.12
 _TOKENIZER_BYTES = 4_000_000
 _VISUALS_BYTES = 1_000_000
 
@@ -166,9 +163,11 @@ def memory_of(scene: Scene, steps: Steps) -> Footprint:
 def held_by_graphs(scene: Scene, steps: Steps) -> int:
     """Bytes of a GPU that recorded graphs keep for the next of their rows, beside what the run needs at its peak.
 
-    They are the run's own, and no other program gets them until it ends.
+    They are the run's own, and no other program gets them until it ends: what their largest row keeps for its way back,
+    however many there are. Phi-2 on an H200 held 3.6 GB after 9 graphs of rows of 549 tokens and 4.3 after 19, by this
+    rule 3.4; 15 after 10 and after 16 of 4,245, by this rule 17 (benchmarks/results.md).
     """
-    return int(_HELD_OF_A_ROW * sum(_kept_for(scene, size.tokens) for size in steps.graphs))
+    return max((_kept_for(scene, size.tokens) for size in steps.graphs), default=0)
 
 
 def _records(scene: Scene, size: Size, plan: RowPlan) -> bool:

@@ -4,6 +4,8 @@
     validation   2048 tokens a row ─► 1024 ─► … ─► one pair a row ─► DoesNotFitError
     copies       once more without gradients and caches ─► DoesNotFitError: see there what is done without
 
+A checkpoint that is written beside the training (saving.py) is tried once: the next one comes.
+
 A step that did not fit is done again from its start, with the same dropout seed and no gradient left of the first try.
 It stays the same step: the same pairs, every answer token weighing the same. Its gradient differs by the rounding of
 another order of sums, and where the adapter has dropout, by which numbers are dropped: those are drawn row by row.
@@ -51,6 +53,7 @@ class Room:
         self._held_out_tokens = sum(len(example.ids) for example in held_out)
         self._progress = progress
         self._planned = pairs_per_row
+        self.give_up: Callable[[], None] = lambda: None  # gives back what could be made again
         if progress.recompute:
             self._recompute()
 
@@ -117,6 +120,7 @@ class Room:
                 raise
         # Only here is the error gone, and with it the traceback that holds the tensors of the failed try.
         drop_gradients([parameter for _, parameter in lora.trainable(self._model)])
+        self.give_up()
         release_memory()
         return None
 

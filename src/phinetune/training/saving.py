@@ -35,8 +35,8 @@ class Saver:
 
     checkpoints: Checkpoints
     beside: bool
-    _saving: tuple[Saved, Future[Path]] | None = None
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
+    _saving: tuple[Saved, Future[Path]] | None = field(default=None, init=False)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"), init=False)
 
     def begin(self, saved: Saved, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Save the run as it is now; `saved` is what is to be told when it is done. No other may be on its way.
