@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 
 import pytest
+import warm
 
 from phinetune.cli.interrupt import Interrupt
 from phinetune.events import Finished, MirrorAwaited, RolledBack, Saved, Started
@@ -18,16 +17,13 @@ from phinetune.events import Finished, MirrorAwaited, RolledBack, Saved, Started
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
-@contextmanager
-def _training(sheet, base, out, *flags) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-u", "-m", "phinetune", "train", str(sheet), "--model", str(base), "--out", str(out)]
-    command += ["--epochs", "900", "--patience", "0", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+def _words(sheet, base, out, *flags) -> list[str]:
+    words = ["train", str(sheet), "--model", str(base), "--out", str(out), "--epochs", "900", "--patience", "0"]
+    return [*words, *flags]
+
+
+def _training(*what) -> closing[warm.Process]:
+    return closing(warm.Process("phinetune", *_words(*what)))
 
 
 def _read_until(process, words: str) -> str:
@@ -45,7 +41,7 @@ def test_while_the_model_is_loaded_it_leaves_at_once_and_says_so(toy_base, toy_s
     with _training(toy_sheet, toy_base, tmp_path / "run") as process:
         _read_until(process, "Loading")
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out = process.finish(timeout=60)
     assert process.returncode == 130, out
     assert "Stopped before training began." in out
     assert "Traceback" not in out
@@ -57,7 +53,7 @@ def test_while_training_it_finishes_the_step_saves_and_says_how_to_go_on(toy_bas
     with _training(toy_sheet, toy_base, tmp_path) as process:
         _read_until(process, "step ")
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out = process.finish(timeout=60)
     assert process.returncode == 130, out
     assert "Finishing this step, then saving." in out
     assert "--resume" in out
@@ -76,7 +72,7 @@ def test_a_second_one_leaves_at_once_and_names_the_checkpoint_that_is_safe(toy_b
         process.send_signal(number)
         _read_until(process, "Finishing this step")
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out = process.finish(timeout=60)
     assert process.returncode == 130, out
     assert "Traceback" not in out
     # The first may have been done with in the meantime: then the second met the writing of the results.
@@ -85,16 +81,22 @@ def test_a_second_one_leaves_at_once_and_names_the_checkpoint_that_is_safe(toy_b
 
 
 def test_a_background_job_that_ignores_ctrl_c_goes_on_ignoring_it(toy_base, toy_sheet, tmp_path):
+    """Started as any command is, from nothing: what is ignored is handed down."""
+    command = [sys.executable, "-u", "-m", "phinetune", *_words(toy_sheet, toy_base, tmp_path)]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with _training(toy_sheet, toy_base, tmp_path) as process:
-            _read_until(process, "step ")
-            process.send_signal(signal.SIGINT)
-            _read_until(process, "step ")
-            process.send_signal(signal.SIGTERM)
-            out, _ = process.communicate(timeout=60)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
+    try:
+        _read_until(process, "step ")
+        process.send_signal(signal.SIGINT)
+        _read_until(process, "step ")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130
     assert out.count("Finishing this step") == 1
 
