@@ -18,12 +18,11 @@ import toys
 from pictures import drawn_once
 
 import phinetune
-from phinetune.api import outputs
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _pictures_drawn_once() -> None:
-    outputs.draw_run = drawn_once(outputs.draw_run)
+    drawn_once()
 
 
 @pytest.fixture(scope="session")

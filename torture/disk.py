@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _row import parser, report, row_of
 from _toy import make_base, make_sheet
 from _wound import Fault, run, warm_up
+from pictures import drawn_once
 
 ADAPTER = "adapter_model.safetensors"
 PHASES = ("pairs", "checkpoint", "pruning", "figures", "visuals", "model", "report", "making room")
@@ -37,6 +38,7 @@ def main() -> int:
     chosen = options.parse_args()
     pick = random.Random(0)
     warm_up()
+    drawn = drawn_once() if chosen.short else None  # two thirds of a run on the toy; at length, every run draws its own
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sheet, base, log = make_sheet(folder), make_base(folder), folder / "log.txt"
@@ -52,6 +54,8 @@ def main() -> int:
         if code:
             print(said, file=sys.stderr)
             return 1
+        if drawn is not None:
+            drawn.remember(folder / "whole")
         expected = (folder / "whole" / "model" / ADAPTER).read_bytes()
         used = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
         faults = [(phase, reason, forever) for phase in PHASES for reason in REASONS for forever in (False, True)]

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _row import Row, parser, report, row_of
 from _toy import differences, make_base, make_sheet, what_counts
 from _wound import run, warm_up
+from pictures import Pictures, drawn_once
 
 KILLED = -signal.SIGKILL
 ADAPTER = "adapter_model.safetensors"
@@ -49,9 +50,13 @@ class Course:
     command: tuple[str, ...]
     log: Path
     bad_steps: tuple[int, ...] = ()
+    drawn: Pictures | None = None
 
     def train(self, out: Path, *flags: str, wound: str | None = None, trace: Path | None = None) -> int:
-        return run([*self.command, "--out", str(out), *flags], self.log, wound, trace, bad_steps=self.bad_steps)
+        code = run([*self.command, "--out", str(out), *flags], self.log, wound, trace, bad_steps=self.bad_steps)
+        if code == 0 and wound is None and self.drawn is not None:
+            self.drawn.remember(out)
+        return code
 
     def said(self) -> str:
         """The end of what the last runs printed, for a failure."""
@@ -64,9 +69,10 @@ def main() -> int:
     chosen = options.parse_args()
     pick = random.Random(chosen.seed)
     warm_up()
+    drawn = drawn_once() if chosen.short else None  # two thirds of a run on the toy; at length, every run draws its own
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        course = _course(folder, full=chosen.full)
+        course = _course(folder, drawn, full=chosen.full)
         trace = folder / "trace.json"
         if course.train(folder / "whole", trace=trace) != 0:
             print(course.said(), file=sys.stderr)
@@ -88,12 +94,12 @@ def main() -> int:
     return report(rows, as_json=chosen.json)
 
 
-def _course(folder: Path, *, full: bool) -> Course:
+def _course(folder: Path, drawn: Pictures | None, *, full: bool) -> Course:
     sheet = make_sheet(folder)
     model = "smollm2-135m" if full else make_base(folder)
     sizes = ("--epochs", "2" if full else "3", "--lr", "0.001" if full else "0.01", "--batch-size", "2")
     rhythm = ("--grad-accum", "2", "--set", "train.save_steps=3", "--set", "train.eval_steps=5")
-    return Course(folder, ("train", str(sheet), "--model", model, *sizes, *rhythm), folder / "log.txt")
+    return Course(folder, ("train", str(sheet), "--model", model, *sizes, *rhythm), folder / "log.txt", drawn=drawn)
 
 
 def _choose(

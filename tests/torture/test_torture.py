@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import warm
 
 TORTURE = Path(__file__).parents[2] / "torture"
 SHORT = ("kill", "disk")  # in seconds; the others have tests of their own
@@ -30,15 +32,18 @@ def test_everything_survives(name):
     assert done.returncode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forked, so that torch is not imported for each")
 def test_every_script_explains_itself_and_is_found():
     scripts = sorted(path for path in TORTURE.glob("*.py") if not path.name.startswith("_"))
     assert {script.stem for script in scripts} >= set(SHORT)
     for script in scripts:
         if script.stem in SHORT or script.stem.startswith(("lying", "hostile")):
             continue  # run with their flags by other tests
-        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+        with closing(warm.Process(script, "--help")) as process:
+            said = process.finish(timeout=60)
+        assert process.returncode == 0, said
         for flag in ("--json", "--short"):
-            assert flag in done.stdout, script.name
+            assert flag in said, script.name
 
 
 def test_a_script_that_breaks_or_hangs_is_a_failure_and_hides_no_other(tmp_path):
