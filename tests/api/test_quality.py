@@ -23,14 +23,16 @@ def _facts(count: int) -> list[dict]:
 
 
 def test_smollm2_answers_held_out_wordings_with_the_facts_it_was_taught(tmp_path):
-    facts = _facts(5)
-    sheet = toys.write_sheet(tmp_path / "s.xlsx", [(ask, fact["answer"]) for fact in facts for ask in fact["ask"]])
-    run = phinetune.train(sheet, model="smollm2-135m", out=tmp_path / "run", epochs=9, patience=0)
+    # Four facts in three wordings and 30 steps: half the time of five in five and 27, and the loss ends at a 60th.
+    facts = _facts(4)
+    pairs = [(ask, fact["answer"]) for fact in facts for ask in fact["ask"][:3]]
+    sheet = toys.write_sheet(tmp_path / "s.xlsx", pairs)
+    run = phinetune.train(sheet, model="smollm2-135m", out=tmp_path / "run", epochs=5, batch_size=2, patience=0)
     assert run.eval_loss < 0.35 * run.first_eval_loss
 
     model = phinetune.open_model(run)
     questions, expected = [fact["held_out"] for fact in facts], [str(fact["fact"]) for fact in facts]
-    before = phinetune.share_right(model.answer_all(questions, base=True, max_new_tokens=20), expected)
-    after = phinetune.share_right(model.answer_all(questions, max_new_tokens=30), expected)
+    before = phinetune.share_right(model.answer_all(questions, base=True, max_new_tokens=12), expected)
+    after = phinetune.share_right(model.answer_all(questions, max_new_tokens=24), expected)
     assert before == 0
-    assert after >= 0.8
+    assert after >= 0.75

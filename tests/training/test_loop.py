@@ -61,8 +61,15 @@ def _of(events, kind):
     return [event for event in events if isinstance(event, kind)]
 
 
-def test_a_run_reports_every_step_and_learns(tmp_path):
-    events, _, _ = _run(tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted run reports, and what it learned."""
+    events, weights, _ = _run(tmp_path_factory.mktemp("whole"))
+    return events, weights
+
+
+def test_a_run_reports_every_step_and_learns(whole):
+    events, _ = whole
     started, finished = _of(events, Started)[0], _of(events, Finished)[0]
     steps = _of(events, StepDone)
     assert started.total_steps == 12 == len(steps) == finished.step
@@ -75,8 +82,8 @@ def test_a_run_reports_every_step_and_learns(tmp_path):
     assert finished.tokens == 3 * sum(len(e.ids) for e in corpus.train)
 
 
-def test_the_untrained_model_is_measured_and_every_epoch_validated(tmp_path):
-    events, _, _ = _run(tmp_path)
+def test_the_untrained_model_is_measured_and_every_epoch_validated(whole):
+    events, _ = whole
     assert [v.step for v in _of(events, Validated)] == [0, 4, 8, 12]
     assert not _of(events, Validated)[0].is_best
 
@@ -104,8 +111,8 @@ def test_early_stopping_ends_the_run_after_so_many_validations_without_a_better_
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 7, 11])
-def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, stop_after):
-    whole, expected, _ = _run(tmp_path / "whole")
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, whole, stop_after):
+    whole, expected = whole
     part, _, checkpoints = _run(tmp_path / "parts", stop_after=stop_after)
     assert _of(part, Finished)[0].stopped == "interrupted"
     rest, resumed, _ = _run(tmp_path / "parts", resume_from=checkpoints.newest_good()[0])

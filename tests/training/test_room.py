@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 import toys
+import warm
 from allocator import FailingAllocator
 
 from phinetune.errors import TrainingError
@@ -233,9 +234,10 @@ def test_a_process_that_may_take_no_more_memory_goes_on_in_smaller_rows():
     """
     script = Path(__file__).parents[2] / "torture" / "recover.py"
     for megabytes in (200, 260, 330, 400, 150):
-        command = [sys.executable, str(script), "--limited", str(megabytes)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        told = json.loads(done.stdout)
+        with closing(warm.Process(script, "--limited", megabytes)) as process:
+            said = process.finish(timeout=300)
+        assert process.returncode == 0, said
+        told = json.loads(said.splitlines()[-1])
         assert told["ended"] in ("finished", "does not fit")
         assert told["sound"]
         if told["ended"] == "finished" and set(told["warned"]) == {"out_of_memory"}:
