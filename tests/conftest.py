@@ -44,7 +44,7 @@ def toy_run(toy_base, toy_sheet, tmp_path_factory):
         toy_sheet,
         model=str(toy_base),
         out=out,
-        epochs=40,
+        epochs=30,
         lr=1e-2,
         batch_size=2,
         grad_accum=2,
