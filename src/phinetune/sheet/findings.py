@@ -14,6 +14,7 @@ from phinetune.sheet.personal_data import hide_personal
 from phinetune.sheet.table import RowNote, SheetWarning
 
 _NAMED = 3
+_QUOTED = 60  # characters
 _MOST_EMPTY_ROWS_NAMED = 20
 
 
@@ -113,7 +114,9 @@ def examples(pairs: Sequence[Pair]) -> str:
 
 def quoted(text: str) -> str:
     """The beginning of a text in quotation marks, without personal data."""
-    return f'"{shorten(hide_personal(text), 60, placeholder=" …")}"'
+    shown = " ".join(hide_personal(text).split())
+    # Where nothing is to be left out, textwrap takes ten times as long to find that out.
+    return f'"{shown if len(shown) <= _QUOTED else shorten(shown, _QUOTED, placeholder=" …")}"'
 
 
 def place(pair: Pair) -> str:

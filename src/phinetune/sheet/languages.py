@@ -10,6 +10,7 @@ wrong: a name or a title in another language must not make a row foreign.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # Words that no other language of this list has, of the commonest hundred.
 _WORDS = {
@@ -52,37 +53,57 @@ _SCRIPTS = {
     "a language of India": "\u0900-\u0dff",
 }
 _SCRIPT_LETTERS = {language: re.compile(f"[{letters}]+") for language, letters in _SCRIPTS.items()}
+_OTHER_LETTERS = re.compile(f"[{''.join(_SCRIPTS.values())}]+")
 _LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f']+")
-# What the pattern finds where all is ASCII, in a fifth of the time.
+# What the pattern finds where all letters are Latin-1's, in a fifth of the time; other signs become "?" there.
 _SPACES_BETWEEN = bytes(code if _LATIN_WORD.match(chr(code)) else 32 for code in range(256))
+_LATIN_BEYOND = re.compile(r"[\u0100-\u024f]")
 _LONGEST = 2000  # characters looked at
 
 
 def language_of(text: str) -> str | None:
     """The language that the text is plainly written in."""
     text = text[:_LONGEST]
-    lower = text.lower()
-    words = (
-        lower.encode().translate(_SPACES_BETWEEN).decode("ascii").split()
-        if lower.isascii()
-        else _LATIN_WORD.findall(lower)
-    )
-    if not text.isascii():
-        letters = sum(map(str.isalpha, text))
-        for language, pattern in _SCRIPT_LETTERS.items():
-            found = sum(map(len, pattern.findall(text)))
-            # Japanese is written with Chinese signs between its own.
-            if found > (0.2 if language == "Japanese" else 0.5) * letters and found > 1:
-                return language
+    if not text.isascii() and (letters := "".join(_OTHER_LETTERS.findall(text))) and (script := _script(text, letters)):
+        return script
+    words = _latin_words(text.lower())
+    known = list(filter(_KNOWN.__contains__, words))
     # Different ones: program code is full of "el" and "y".
     counts: dict[str, int] = {}
-    for word in _KNOWN.intersection(words):
+    for word in set(known):
         for owner in _OWNERS[word]:
             counts[owner] = counts.get(owner, 0) + 1
     best, most = max(counts.items(), key=_count, default=("", 0))
     if most < max([_FEWEST_WORDS, *(_LEAD * count for owner, count in counts.items() if owner != best)]):
         return None
-    return best if sum(map(_WORDS_OF[best].__contains__, words)) >= _SMALLEST_SHARE * len(words) else None
+    return best if sum(map(_WORDS_OF[best].__contains__, known)) >= _SMALLEST_SHARE * len(words) else None
+
+
+def _script(text: str, letters: str) -> str | None:
+    """The language of the script that most letters of the text are of; `letters` are those of all these scripts."""
+    first = _script_of(letters[0])
+    if _SCRIPT_LETTERS[first].fullmatch(letters):
+        found = {first: len(letters)}
+    else:
+        found = {language: sum(map(len, each.findall(letters))) for language, each in _SCRIPT_LETTERS.items()}
+    most = len(text)  # letters, or fewer: they are counted where it matters, which takes longer than all the rest
+    for language, count in found.items():
+        # Japanese is written with Chinese signs between its own.
+        share = 0.2 if language == "Japanese" else 0.5
+        if count > 1 and (count > share * most or count > share * sum(map(str.isalpha, text))):
+            return language
+    return None
+
+
+@cache
+def _script_of(letter: str) -> str:
+    return next(language for language, letters in _SCRIPT_LETTERS.items() if letters.match(letter))
+
+
+def _latin_words(lower: str) -> list[str]:
+    if not lower.isascii() and _LATIN_BEYOND.search(lower):
+        return _LATIN_WORD.findall(lower)
+    return lower.encode("latin-1", "replace").translate(_SPACES_BETWEEN).decode("latin-1").split()
 
 
 def _count(item: tuple[str, int]) -> int:

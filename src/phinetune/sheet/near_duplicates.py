@@ -48,13 +48,14 @@ def near_duplicates(pairs: Sequence[Pair]) -> list[list[int]]:
     for words in meanings.values():
         counts.update(set(words))
     spelling = _spellings(counts)
-    keys = {text: tuple([spelling.get(word, word) for word in words]) for text, words in meanings.items()}
+    keys = {text: tuple(map(spelling.get, words, words)) for text, words in meanings.items()}
     fixed = {spelling.get(word, word) for word in DECISIVE | names(dict.fromkeys(pair.question for pair in pairs))}
     union = _Union(len(pairs))
     first: dict[object, int] = {}
     for index, text in enumerate(texts):
         for shape in _shapes(keys[text], fixed):
-            union.join(first.setdefault(shape, index), index)
+            if (earlier := first.setdefault(shape, index)) != index:
+                union.join(earlier, index)
     _join_with_same_answer(union, texts, keys, [pair.told for pair in pairs], fixed)
     groups: dict[int, list[int]] = defaultdict(list)
     for index in range(len(pairs)):

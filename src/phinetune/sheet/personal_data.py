@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _SHOWN = 2  # letters of what is hidden: enough to find it in its row
-
-
-_Spans = Callable[[str], Iterator[tuple[int, int]]]
+_Spans = Iterator[tuple[int, int]]
 
 
 class Personal(NamedTuple):
@@ -27,6 +26,7 @@ class Personal(NamedTuple):
     end: int
 
 
+_LONGEST_NAME = 64  # letters before the "@"
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-zA-Z]{2,24}\b")
 # Reserved for examples (RFC 2606); nobody reads there.
 _EXAMPLE_MAIL = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid))$", re.I)
@@ -66,38 +66,59 @@ _NO_SECRET = re.compile(
     r"|.*(?:your|xxx|://)|[a-z_]+\.[a-z_.]*\d?$|www\.",
     re.IGNORECASE,
 )
-# Passed over at a glance: a key is a long word, or begins in a way of its own.
+# Passed over at a glance: a key is a long word, and begins in a way of its own.
 _LONG_WORD, _LONG = re.compile(r"[\w-]{15}"), 15  # letters
 _KEY_BEGINS = "-----BEGIN"
+_KEY_SIGNS = ("-", "_", "AKIA", "ASIA", "AIza", "eyJ")  # one of them is in every key
+_FEWEST_DIGITS = 8
 _DIGITS = re.compile(r"\d(?:[ ()./-]{0,3}\d){7}")
-_NO_DIGITS = bytes(code for code in range(128) if not chr(code).isdigit())
+# Of UTF-8 the digits of ASCII, and the bytes that digits of other scripts begin with.
+_DIGIT_LEADS = bytes.fromhex("d9 db df e0 e1 ea ef f0")
+_NO_DIGITS = bytes(set(range(256)) - {*b"0123456789", *_DIGIT_LEADS})
 
 
 def find_personal(text: str) -> list[Personal]:
     """What looks like an e-mail address, phone, card, account or social security number, password or key, in order."""
+    return list(_find(text))
+
+
+# A text is looked at again for each thing that is told of it; texts come one after the other.
+@lru_cache(maxsize=16)
+def _find(text: str) -> tuple[Personal, ...]:
     found: list[Personal] = []
     for kind, spans in _looked_for(text):
-        free = [span for span in spans(text) if _is_free(span, found)]
+        free = [span for span in spans if _is_free(span, found)]
         found = sorted([*found, *(Personal(kind, *span) for span in free)], key=_start)
-    return found
+    return tuple(found)
 
 
 def _looked_for(text: str) -> Iterator[tuple[str, _Spans]]:
     """What the text may hold, the surest first; nearly every text is passed over by a look at its letters."""
-    # Cutting at the spaces costs a third of the search.
-    if _KEY_BEGINS in text or (max(map(len, text.split()), default=0) >= _LONG and _LONG_WORD.search(text)):
-        yield "secret key", _keys
+    if any(map(text.__contains__, _KEY_SIGNS)) and (_KEY_BEGINS in text or _has_long_word(text)):
+        yield "secret key", _keys(text)
     lower = text.lower()
-    if any(name in lower for name in _NAMES):
-        yield "password", _passwords
-        yield "secret key", _tokens
+    # What is named is set by one of these signs, or follows "bearer".
+    if (":" in text or "=" in text or "bearer" in lower) and any(map(lower.__contains__, _NAMES)):
+        named = list(_NAMED.finditer(text))
+        yield "password", _passwords(named)
+        yield "secret key", _tokens(named)
     if "@" in text:
-        yield "e-mail address", _emails
-    if (not text.isascii() or len(text.encode().translate(None, _NO_DIGITS)) >= 8) and _DIGITS.search(text):
-        yield "bank account number", _accounts
-        yield "card number", _cards
-        yield "social security number", _social_security
-        yield "phone number", _phones
+        yield "e-mail address", _emails(text)
+    if _may_have_digits(text) and _DIGITS.search(text):
+        yield "bank account number", _accounts(text)
+        yield "card number", _cards(text)
+        yield "social security number", _social_security(text)
+        yield "phone number", _phones(text)
+
+
+def _has_long_word(text: str) -> bool:
+    # Cutting at the spaces costs a third of the search.
+    return max(map(len, text.split()), default=0) >= _LONG and _LONG_WORD.search(text) is not None
+
+
+def _may_have_digits(text: str) -> bool:
+    digits = text.encode("utf-8", "replace").translate(None, _NO_DIGITS)
+    return len(digits) >= _FEWEST_DIGITS or not digits.isascii()
 
 
 def hide_personal(text: str, start: int = 0, end: int | None = None) -> str:
@@ -107,7 +128,7 @@ def hide_personal(text: str, start: int = 0, end: int | None = None) -> str:
     """
     end = len(text) if end is None else end
     shown, place = "", start
-    for _, first, last in find_personal(text):
+    for _, first, last in _find(text):
         if first < end and last > start:
             shown += f"{text[place : min(first + _SHOWN, end)]}…"
             place = last
@@ -124,7 +145,7 @@ def _start(personal: Personal) -> int:
     return personal.start
 
 
-def _keys(text: str) -> Iterator[tuple[int, int]]:
+def _keys(text: str) -> _Spans:
     for match in _KEY.finditer(text):
         if match[0].startswith("-----"):
             yield match.start(), len(text)
@@ -133,37 +154,42 @@ def _keys(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
 
 
-def _passwords(text: str) -> Iterator[tuple[int, int]]:
-    for match in _NAMED.finditer(text):
+def _passwords(named: Sequence[re.Match[str]]) -> _Spans:
+    for match in named:
         if match["password"] and any(map(str.isdigit, match["value"])) and not _NO_SECRET.match(match["value"]):
             yield match.start("value"), match.start("value") + len(match["value"].rstrip(".:*_"))
 
 
-def _tokens(text: str) -> Iterator[tuple[int, int]]:
-    for match in _NAMED.finditer(text):
+def _tokens(named: Sequence[re.Match[str]]) -> _Spans:
+    for match in named:
         name = "bearer" if match["bearer"] else "value"
         value = match[name].rstrip(".:*_")
         if not match["password"] and _TOKEN.fullmatch(value) and not _NO_SECRET.match(value):
             yield match.start(name), match.start(name) + len(value)
 
 
-def _emails(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in _EMAIL.finditer(text) if not _EXAMPLE_MAIL.search(match[0]))
+def _emails(text: str) -> _Spans:
+    place = 0
+    # From sign to sign: looking at every letter takes five times as long.
+    while (sign := text.find("@", place)) >= 0 and (match := _EMAIL.search(text, max(place, sign - _LONGEST_NAME))):
+        place = match.end()
+        if not _EXAMPLE_MAIL.search(match[0]):
+            yield match.span()
 
 
-def _cards(text: str) -> Iterator[tuple[int, int]]:
+def _cards(text: str) -> _Spans:
     return (match.span() for match in _CARD.finditer(text) if _has_check_digit(match[0]))
 
 
-def _accounts(text: str) -> Iterator[tuple[int, int]]:
+def _accounts(text: str) -> _Spans:
     return (match.span() for match in _IBAN.finditer(text) if _is_account(match[0]))
 
 
-def _social_security(text: str) -> Iterator[tuple[int, int]]:
+def _social_security(text: str) -> _Spans:
     return (match.span() for match in _SOCIAL_SECURITY.finditer(text))
 
 
-def _phones(text: str) -> Iterator[tuple[int, int]]:
+def _phones(text: str) -> _Spans:
     for match in _PHONE.finditer(text):
         digits = "".join(filter(str.isdigit, match[0]))
         # Digits in their order ("0123456789") are an alphabet, not a number.

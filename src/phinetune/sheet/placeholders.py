@@ -24,6 +24,8 @@ _LIKELY = frozenset(
     | {"comingsoon", "tobedone", "tobedetermined", "tobedefined", "tobeannounced", "tobeconfirmed", "tobeadded"}
     | {"noanswer", "noansweryet", "answerhere", "youranswerhere", "missing"}
 )
+_LONGEST = max(map(len, _PLACEHOLDERS | _LIKELY)) + 1  # and a full stop
+_BEGINNING = 50  # letters
 _OPENING, _CLOSING = "([<{", ")]>}"
 _FILLER = "lorem ipsum"
 _LOOKED_AT = 200  # letters: no placeholder is longer
@@ -34,6 +36,8 @@ _WORDS_OF_A_LABEL = 1
 
 def is_placeholder(text: str) -> bool:
     """Whatever spaces, brackets or full stop are around it: "N / A", "(none)", "tbd.", "[unknown]"."""
+    if _is_longer(text):
+        return False
     bare = _without_spaces(text)
     inner = bare.strip(_OPENING + _CLOSING)
     # "None." is a sentence, and a good answer.
@@ -53,7 +57,7 @@ def is_filler(answer: str, question: str = "") -> bool:
 
 def warn_of_likely_placeholders(pairs: Sequence[Pair]) -> list[SheetWarning]:
     """Answers such as "pending", unless the others are as short or the same few."""
-    found = [pair for pair in pairs if _without_spaces(pair.answer) in _LIKELY]
+    found = [pair for pair in pairs if _is_likely(pair.answer)]
     if not found or _answers_are_labels(pairs):
         return []
     message = (
@@ -65,11 +69,20 @@ def warn_of_likely_placeholders(pairs: Sequence[Pair]) -> list[SheetWarning]:
 
 
 def _answers_are_labels(pairs: Sequence[Pair]) -> bool:
-    others = [pair.answer for pair in pairs if _without_spaces(pair.answer) not in _LIKELY]
+    others = [pair.answer for pair in pairs if not _is_likely(pair.answer)]
     if not others:
         return True
     few = len({normalize_question(answer) for answer in others}) <= _LABELS * len(pairs)
     return few or median(len(answer.split()) for answer in others) <= _WORDS_OF_A_LABEL
+
+
+def _is_likely(answer: str) -> bool:
+    return not _is_longer(answer) and _without_spaces(answer) in _LIKELY
+
+
+def _is_longer(text: str) -> bool:
+    """Whether its beginning alone is longer than any placeholder, as that of nearly every text is."""
+    return len(_without_spaces(text[:_BEGINNING]).strip(_OPENING + _CLOSING)) > _LONGEST
 
 
 def _without_spaces(text: str) -> str:

@@ -36,6 +36,7 @@ _SAME_WORDS = {
     **dict.fromkeys(("im", "ive", "id", "youre", "theres", "thats"), ""),
     **{"whom": "who", "which": "what", "max": "maximum", "min": "minimum", "info": "information"},
 }
+_KEPT = dict.fromkeys(_LIGHT, "") | {word: "" if same in _LIGHT else same for word, same in _SAME_WORDS.items()}
 # Most have an opposite that turns a question round.
 _DECISIVE_WORDS = """
     not no never with without except unless only off before after until under over above below first last
@@ -56,8 +57,7 @@ _MOST_NAMES = 0.2
 def meaning(text: str) -> list[str]:
     """The words that make a question this one; all of them where one at most is left ("What are you?")."""
     words = text.split()
-    full = (_SAME_WORDS.get(word, word) for word in words)
-    kept = [word for word in full if word and word not in _LIGHT]
+    kept = list(filter(None, map(_KEPT.get, words, words)))
     return kept if len(kept) > 1 else words
 
 
@@ -76,7 +76,9 @@ def names(questions: Iterable[str]) -> set[str]:
     large = inner = 0
     for question in questions:
         words = question.split()
-        inner += len(words[1:])
+        inner += max(0, len(words) - 1)
+        if question[1:].islower():
+            continue
         for before, word in pairwise(words):
             if word[0].isupper() and before[-1] not in ".?!:":
                 large += 1

@@ -5,32 +5,45 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from phinetune.sheet.findings import Pair, counted, examples, quoted, warn_of_rows
+from phinetune.sheet.garbled import find_garbled
 from phinetune.sheet.languages import language_of
 from phinetune.sheet.marks import find_html, find_markdown
 from phinetune.sheet.personal_data import find_personal, hide_personal
 from phinetune.sheet.table import SheetWarning
 
-_LOOKED_AT = 20_000  # letters; garbling goes through a whole text
-_WORD = re.compile(r"\S+")
-_LOST = "\ufffd"  # what stands for a letter that could not be read
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
 _Both = tuple[str | None, str | None]  # the languages of a question and its answer
+_Found = list[tuple[Pair, str]]
 
 
 def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
     """What is wrong with single texts of these pairs."""
+    garbled: list[tuple[Pair, tuple[str, str]]] = []
+    html: _Found = []
+    markdown: _Found = []
+    personal: list[tuple[Pair, list[tuple[str, str]]]] = []
+    # Pair by pair and not look by look: what is personal in a text is sought once then, whatever is told of it.
+    for pair in pairs:
+        texts = (pair.question, pair.answer)
+        if damage := find_garbled(texts[0]) or find_garbled(texts[1]):
+            garbled.append((pair, damage))
+        if mark := _mark(texts, find_html):
+            html.append((pair, mark))
+        if mark := _mark(texts, find_markdown):
+            markdown.append((pair, mark))
+        if kinds := _personal(texts):
+            personal.append((pair, kinds))
     return [
         *_echoes(pairs),
-        *_garbled(pairs),
-        *_marks(pairs, "HTML", find_html, "The model would learn to write it: take it out, or export plain text."),
-        *_marks(pairs, "Markdown", find_markdown, "The model will write it too: good only where it is shown as such."),
-        *_personal(pairs),
+        *_warn_of_garbled(garbled),
+        *_warn_of_marks(html, "HTML", "The model would learn to write it: take it out, or export plain text."),
+        *_warn_of_marks(markdown, "Markdown", "The model will write it too: good only where it is shown as such."),
+        *_warn_of_personal(personal),
         *_foreign(pairs),
     ]
 
@@ -44,82 +57,54 @@ def _echoes(pairs: Sequence[Pair]) -> list[SheetWarning]:
     return [warn_of_rows("answer_is_question", f"{message} The model would learn to repeat what it is asked.", told)]
 
 
-def _garbled(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    found = []
-    example = ""
-    for pair in pairs:
-        for text in (pair.question, pair.answer):
-            if damage := _damage(text):
-                wrong, right = damage
-                found.append((pair, f"garbled letters: {wrong}" + (f", should read {right}" if right else "")))
-                example = example or (f"{wrong} instead of {right}" if right else wrong)
-                break
+def _mark(texts: tuple[str, str], find: Callable[[str], tuple[int, int] | None]) -> str | None:
+    """The first mark in the two, in quotation marks."""
+    for text in texts:
+        if span := find(text):
+            return quoted(hide_personal(text, *span))
+    return None
+
+
+def _personal(texts: tuple[str, str]) -> list[tuple[str, str]]:
+    """The kinds of what is personal in the two, and each with its first letters."""
+    return [(kind, f"{kind} {text[start : start + 2]}…") for text in texts for kind, start, _ in find_personal(text)]
+
+
+def _warn_of_garbled(found: Sequence[tuple[Pair, tuple[str, str]]]) -> list[SheetWarning]:
     if not found:
         return []
+    wrong, right = found[0][1]
+    example = f"{wrong} instead of {right}" if right else wrong
     message = (
         f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} garbled letters, such as {example}: the text was once "
         "read with the wrong encoding. The model would learn to write them; export it again as .xlsx or CSV UTF-8."
     )
-    return [warn_of_rows("mojibake", message, found)]
+    notes = [
+        (pair, f"garbled letters: {wrong}" + (f", should read {right}" if right else ""))
+        for pair, (wrong, right) in found
+    ]
+    return [warn_of_rows("mojibake", message, notes)]
 
 
-def _damage(text: str) -> tuple[str, str] | None:
-    """The first word with garbled letters, and what it should be, "" where that is lost."""
-    if text.isascii():
-        return None
-    text = text[:_LOOKED_AT]
-    if _LOST in text:
-        lost = next(word for word in _WORD.finditer(text) if _LOST in word[0])
-        return quoted(hide_personal(text, *lost.span())), ""
-    # ftfy knows which sequences nobody writes on purpose, and which encodings make them.
-    import ftfy
-    from ftfy.badness import is_bad
-
-    if not is_bad(text):
-        return None
-    garbled = next((word for word in _WORD.finditer(text) if ftfy.fix_encoding(word[0]) != word[0]), None)
-    if garbled is None:
-        return None
-    shown = hide_personal(text, *garbled.span())
-    return quoted(shown), quoted(ftfy.fix_encoding(shown))
-
-
-def _marks(
-    pairs: Sequence[Pair], name: str, find: Callable[[str], tuple[int, int] | None], meaning: str
-) -> list[SheetWarning]:
-    found = []
-    for pair in pairs:
-        for text in (pair.question, pair.answer):
-            if span := find(text):
-                found.append((pair, f"{name} left over: {quoted(hide_personal(text, *span))}"))
-                break
+def _warn_of_marks(found: _Found, name: str, meaning: str) -> list[SheetWarning]:
     if not found:
         return []
-    example = found[0][1].partition(": ")[2]
-    message = f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} {name} left over, such as {example}. {meaning}"
-    return [warn_of_rows(name.lower(), message, found)]
+    pairs = _pairs([pair for pair, _ in found], "holds", "hold")
+    message = f"{pairs} {name} left over, such as {found[0][1]}. {meaning}"
+    return [warn_of_rows(name.lower(), message, [(pair, f"{name} left over: {mark}") for pair, mark in found])]
 
 
-def _personal(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    found = []
-    kinds: Counter[str] = Counter()
-    for pair in pairs:
-        here = [
-            (kind, f"{kind} {text[start : start + 2]}…")
-            for text in (pair.question, pair.answer)
-            for kind, start, _ in find_personal(text)
-        ]
-        if here:
-            found.append((pair, f"likely personal data: {', '.join(shown for _, shown in here)}"))
-            kinds.update(kind for kind, _ in here)
+def _warn_of_personal(found: Sequence[tuple[Pair, list[tuple[str, str]]]]) -> list[SheetWarning]:
     if not found:
         return []
-    what = ", ".join(f"{kind} ({count:,})" for kind, count in kinds.most_common())
+    counts = Counter(kind for _, kinds in found for kind, _ in kinds)
+    what = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common())
     message = (
         f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} what looks like personal data or secrets: {what}. "
         "Whoever has the model may get it to tell them; take out what is not meant for everybody."
     )
-    return [warn_of_rows("personal_data", message, found)]
+    notes = [(pair, f"likely personal data: {', '.join(shown for _, shown in kinds)}") for pair, kinds in found]
+    return [warn_of_rows("personal_data", message, notes)]
 
 
 def _foreign(pairs: Sequence[Pair]) -> list[SheetWarning]:

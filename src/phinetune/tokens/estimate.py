@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 
-_PIECE = re.compile(r"\w+|[^\w\s]")
-# The pieces of ASCII are counted without being made, in a third of the time.
-_SPACES_BETWEEN = bytes(code if re.match(r"\w", chr(code)) else 32 for code in range(256))
+_SIGN = re.compile(r"[^\w\s]")
+_WORDS = bytes(ord("w" if re.match(r"\w", chr(code)) else " ") for code in range(256))
 _NO_SIGNS = bytes(code for code in range(128) if re.match(r"[\w\s]", chr(code)))
 # Fitted to Phi-2's tokenizer: within 15 % for English, 30 % for program code and other languages.
 _TOKENS_PER_PIECE = 1.1
@@ -25,7 +24,9 @@ def estimate_tokens(text: str) -> int:
 
 
 def _count_pieces(text: str) -> int:
+    """How many words and signs there are, counted without making them, which takes a third of the time or less."""
     if not text.isascii():
-        return len(_PIECE.findall(text))
+        words, signs = _SIGN.subn(" ", text)
+        return len(words.split()) + signs
     letters = text.encode()
-    return len(letters.translate(_SPACES_BETWEEN).split()) + len(letters.translate(None, _NO_SIGNS))
+    return (b" " + letters.translate(_WORDS)).count(b" w") + len(letters.translate(None, _NO_SIGNS))
