@@ -31,12 +31,13 @@ _WORDS = {
     "Swedish": "och är att det som inte på för av en ett med kan hur vad när var till har från eller",
     "Turkish": "ve bir bu için ile ne nasıl nerede mı mi değil olan olarak daha var",
 }
-_OWNERS: dict[str, list[str]] = {}
-for _language, _words in _WORDS.items():
-    for _word in dict.fromkeys(_words.split()):
-        _OWNERS.setdefault(_word, []).append(_language)
-_KNOWN = frozenset(_OWNERS)
+_LANGUAGES = tuple(_WORDS)
 _WORDS_OF = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+# A word's languages as a number of one byte for each, 1 where it is of that one: a sum of these counts all at once.
+_OWNERS = {
+    word: int.from_bytes(bytes(word in _WORDS_OF[language] for language in _LANGUAGES), "little")
+    for word in frozenset().union(*_WORDS_OF.values())
+}
 _FEWEST_WORDS = 3  # of a language, to be sure of it
 _LEAD = 2  # times as many as of any other
 _SMALLEST_SHARE = 0.1  # of all words
@@ -57,25 +58,25 @@ _OTHER_LETTERS = re.compile(f"[{''.join(_SCRIPTS.values())}]+")
 _LATIN_WORD = re.compile(r"[a-zA-Z\u00c0-\u024f']+")
 # What the pattern finds where all letters are Latin-1's, in a fifth of the time; other signs become "?" there.
 _SPACES_BETWEEN = bytes(code if _LATIN_WORD.match(chr(code)) else 32 for code in range(256))
-_LATIN_BEYOND = re.compile(r"[\u0100-\u024f]")
+_BEYOND_LATIN_1 = re.compile(f"[\u0100-\u024f{''.join(_SCRIPTS.values())}]")
 _LONGEST = 2000  # characters looked at
 
 
 def language_of(text: str) -> str | None:
     """The language that the text is plainly written in."""
     text = text[:_LONGEST]
-    if not text.isascii() and (letters := "".join(_OTHER_LETTERS.findall(text))) and (script := _script(text, letters)):
+    lower = text.lower()
+    in_latin_1 = lower.isascii() or not _BEYOND_LATIN_1.search(lower)
+    if not in_latin_1 and (letters := "".join(_OTHER_LETTERS.findall(text))) and (script := _script(text, letters)):
         return script
-    words = _latin_words(text.lower())
-    known = list(filter(_KNOWN.__contains__, words))
+    words = _latin_words(lower) if in_latin_1 else _LATIN_WORD.findall(lower)
+    known = list(filter(_OWNERS.__contains__, words))
     # Different ones: program code is full of "el" and "y".
-    counts: dict[str, int] = {}
-    for word in set(known):
-        for owner in _OWNERS[word]:
-            counts[owner] = counts.get(owner, 0) + 1
-    best, most = max(counts.items(), key=_count, default=("", 0))
-    if most < max([_FEWEST_WORDS, *(_LEAD * count for owner, count in counts.items() if owner != best)]):
+    counts = sum(map(_OWNERS.__getitem__, set(known))).to_bytes(len(_LANGUAGES), "little")
+    *_, second, most = sorted(counts)
+    if most < max(_FEWEST_WORDS, _LEAD * second):
         return None
+    best = _LANGUAGES[counts.index(most)]
     return best if sum(map(_WORDS_OF[best].__contains__, known)) >= _SMALLEST_SHARE * len(words) else None
 
 
@@ -101,10 +102,4 @@ def _script_of(letter: str) -> str:
 
 
 def _latin_words(lower: str) -> list[str]:
-    if not lower.isascii() and _LATIN_BEYOND.search(lower):
-        return _LATIN_WORD.findall(lower)
     return lower.encode("latin-1", "replace").translate(_SPACES_BETWEEN).decode("latin-1").split()
-
-
-def _count(item: tuple[str, int]) -> int:
-    return item[1]

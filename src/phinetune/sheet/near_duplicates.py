@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import chain
 
 from phinetune.sheet.findings import Pair
 from phinetune.sheet.question_words import DECISIVE, in_any_order, may_differ, meaning, names
@@ -44,9 +45,7 @@ def near_duplicates(pairs: Sequence[Pair]) -> list[list[int]]:
     """
     texts = [pair.asked for pair in pairs]
     meanings = {text: meaning(text) for text in dict.fromkeys(texts)}
-    counts: Counter[str] = Counter()
-    for words in meanings.values():
-        counts.update(set(words))
+    counts = Counter(chain.from_iterable(map(set, meanings.values())))
     spelling = _spellings(counts)
     keys = {text: tuple(map(spelling.get, words, words)) for text, words in meanings.items()}
     fixed = {spelling.get(word, word) for word in DECISIVE | names(dict.fromkeys(pair.question for pair in pairs))}

@@ -107,7 +107,12 @@ def make_rows(numbered: Iterable[tuple[int, Sequence[object]]]) -> tuple[Row, ..
 
 
 def is_blank(row: Row) -> bool:
-    return not any(clean(cell) if isinstance(cell, str) else cell for cell in row.cells)
+    return not any(_shows(cell) if isinstance(cell, str) else cell for cell in row.cells)
+
+
+def _shows(text: str) -> bool:
+    # What begins with a letter needs no cleaning to be seen.
+    return text[:1].isalnum() or bool(clean(text))
 
 
 def make_cell(value: object) -> Cell:
