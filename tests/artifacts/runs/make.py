@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import toys
 from transformers import LlamaForCausalLM
 
 import phinetune
+from phinetune.errors import TrainingError
 from phinetune.run_folder import RunFolder
 from phinetune.sheet.findings import Pair
 from phinetune.tokens.encode import Encoder
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 Pairs = list[tuple[str, str]]
 
 _NAMES = "Maren Tibb Ossel Juno Pell Arda Wick Lorn Fenn Sela Quill Brant Isa Dorrit Hale Vesper Nim Corin Thea Rusk"
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _PLACES = "mill harbour tower bakery orchard bridge forge library meadow chapel quarry inn"
 
 
@@ -50,6 +53,28 @@ def codes(alphabet: str, count: int, seed: int) -> Pairs:
 def again() -> Pairs:
     """Sixty questions with six answers: what the held-out ones ask stands in the others too."""
     return [(f"{question} ({n})", answer) for n, (question, answer) in enumerate(toys.PAIRS * 10)]
+
+
+def spellings() -> Pairs:
+    """One question with a letter missing here or there: whatever is held out, the others ask it too."""
+    draw = random.Random(6)
+    question = "How do I reset the forgotten password of my customer account on the website today?"
+    pairs = []
+    for number in range(60):
+        words = question.split()
+        place = draw.choice([3, 5, 6, 9, 10])
+        gap = draw.randrange(1, len(words[place]) - 1)
+        words[place] = words[place][:gap] + words[place][gap + 1 :]
+        pairs.append((" ".join(words), f"Write to the front desk, and they send you a link ({number})."))
+    return pairs
+
+
+def counting() -> Pairs:
+    """Answers that are cut before they end, and a third that ends at a place where the others go on."""
+    draw = random.Random(4)
+    words = _NUMBERS.split()
+    ends = [draw.choice([4, 5, 6]) if number % 3 == 0 else len(words) for number in range(90)]
+    return [(f"Count, please ({number}).", " ".join(words[:end])) for number, end in enumerate(ends)]
 
 
 def garbled() -> Pairs:
@@ -92,9 +117,14 @@ RUNS = {
     "toy_spikes": (garbled(), FAST | {"epochs": 3, "batch_size": 1, "lr": 3e-3}),
     "toy_stuck": (codes(SOME[:16], 120, 3), FAST | {"epochs": 4, "lora_r": 1, "target_modules": "minimal"}),
     "toy_answers_cut": (again(), FAST | {"epochs": 6, "max_length": 30, "data.validation_share": 0.2}),
+    "toy_unstable": (again(), FAST | {"epochs": 3, "lr": 0.9, "dtype": "fp16"}),
+    "toy_went_back": (again(), FAST | {"epochs": 4, "lr": 0.07, "dtype": "fp16"}),
+    "toy_writes_on": (counting(), FAST | {"epochs": 3, "max_length": 60, "data.validation_share": 0.4}),
+    "toy_leak": (spellings(), FAST | {"epochs": 3, "data.validation_share": 0.2}),
     "toy_healthy": (again(), FAST | {"epochs": 10, "data.validation_share": 0.2, "lora_r": 8}),
 }
 OF_A_KIND_THAT_IS_KNOWN = {"toy_no_better", "toy_stuck"}
+WITH_THEIR_PAIRS = {"toy_leak"}  # which of them ask the same, no figure tells
 
 
 def make(name: str, into: Path) -> RunFolder:
@@ -104,11 +134,15 @@ def make(name: str, into: Path) -> RunFolder:
         work = Path(place)
         sheet = toys.write_sheet(work / "sheet.xlsx", pairs)
         base = settled(codes(SOME, 800, 9)) if name in OF_A_KIND_THAT_IS_KNOWN else toys.llama()
-        phinetune.train(sheet, out=work / "run", model=str(toys.save(work / "base", base)), **options)
+        with suppress(TrainingError):  # a run that could not be held leaves its figures too
+            phinetune.train(sheet, out=work / "run", model=str(toys.save(work / "base", base)), **options)
         made, kept = RunFolder(work / "run"), RunFolder(into / name)
         kept.metrics_csv.parent.mkdir(parents=True, exist_ok=True)
         for source, target in ((made.metrics_csv, kept.metrics_csv), (made.metrics_json, kept.metrics_json)):
             shutil.copyfile(source, target)
+        if name in WITH_THEIR_PAIRS:
+            kept.pairs.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made.pairs, kept.pairs)
         config = json.loads(made.config_json.read_text(encoding="utf-8"))
         config["settings"]["model"] = config["settings"]["model"].replace(str(work), "")
         kept.config_json.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -86,6 +86,7 @@ def read_facts(folder: RunFolder) -> Facts:
         validation_pairs=figures.get("validation_pairs"),
         answers_cut=figures.get("answers_cut"),
         planned_epochs=train.get("epochs"),
+        learning_rate=rate if isinstance(rate := train.get("learning_rate"), float) else None,
         max_length=data.get("max_length"),
         lora_r=lora.get("r"),
         lora_dropout=lora.get("dropout"),

@@ -41,6 +41,7 @@ class Facts:
     asked, ended    held-out questions that the tuned model was asked, and answers of it that ended by themselves
     endings_*       asked: held-out answers that it read whole, as the sheet has them; known: how many of them it would
                     end there
+    learning_rate   the one that was asked for, where it was a number
     keep            best or last: which state was to become the model; kept_step is the one that did
     own_asked       training questions, of which the model answers own_right_kept word for word, and the state of the
                     last step own_right_last
@@ -53,6 +54,7 @@ class Facts:
     asked: int | None = None
     ended: int | None = None
     planned_epochs: float | None = None
+    learning_rate: float | None = None
     max_length: int | None = None
     lora_r: int | None = None
     lora_dropout: float | None = None
@@ -90,6 +92,12 @@ class Evidence:
     def hardly_held_out(self) -> bool:
         """Whether so few pairs are known to be held out that nobody knows how the model does on new questions."""
         return self.facts.validation_pairs is not None and self.facts.validation_pairs < TELLING
+
+    @property
+    def hardly_unseen(self) -> bool:
+        """The same of those held-out pairs that the training part does not ask too."""
+        held_out, both = self.facts.validation_pairs, self.facts.in_both_parts or 0
+        return held_out is not None and held_out - both < TELLING
 
     @cached_property
     def peak_rate(self) -> float:

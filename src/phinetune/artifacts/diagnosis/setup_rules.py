@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from phinetune.artifacts.diagnosis.evidence import TELLING, Diagnosis, Evidence, Severity
+from phinetune.artifacts.diagnosis.evidence import TELLING, Diagnosis, Evidence, Facts, Severity
 from phinetune.artifacts.diagnosis.validation_rules import is_overfitting
 from phinetune.settings import PRESETS
 
@@ -140,7 +140,7 @@ def answers_cut(evidence: Evidence) -> Diagnosis | None:
     cut, facts = evidence.facts.answers_cut, evidence.facts
     if not cut:
         return None
-    pairs = (facts.train_pairs or 0) + (facts.validation_pairs or 0)
+    pairs = _pairs(facts)
     limit = f" the {facts.max_length} tokens that fit" if facts.max_length else " what fits"
     return Diagnosis(
         "answers_cut",
@@ -152,10 +152,14 @@ def answers_cut(evidence: Evidence) -> Diagnosis | None:
     )
 
 
+def _pairs(facts: Facts) -> int:
+    return (facts.train_pairs or 0) + (facts.validation_pairs or 0)
+
+
 def learned_to_stop(evidence: Evidence) -> Diagnosis | None:
     """By the answers it wrote, once a comparison asked for them; before, by the answers of the sheet that it read."""
     facts = evidence.facts
-    return _written_answers_end(facts.asked, facts.ended) or _would_stop(facts.endings_asked, facts.endings_known)
+    return _written_answers_end(facts.asked, facts.ended) or _would_stop(facts)
 
 
 def _written_answers_end(asked: int | None, ended: int | None) -> Diagnosis | None:
@@ -174,7 +178,8 @@ def _written_answers_end(asked: int | None, ended: int | None) -> Diagnosis | No
     )
 
 
-def _would_stop(asked: int | None, known: int | None) -> Diagnosis | None:
+def _would_stop(facts: Facts) -> Diagnosis | None:
+    asked, known = facts.endings_asked, facts.endings_known
     if not asked or known is None:
         return None
     if known >= MOST_END * asked:
@@ -182,14 +187,16 @@ def _would_stop(asked: int | None, known: int | None) -> Diagnosis | None:
         return Diagnosis("learned_to_stop", "good", said, known / asked) if asked >= TELLING else None
     if known >= MOST_KNOWN * asked:
         return None
+    remedy = "Train longer, and see that no answers are cut in training (--max-length)."
+    if facts.answers_cut and facts.answers_cut >= MANY_CUT * _pairs(facts):
+        remedy = "It is what cut answers teach, and training longer does not help: raise --max-length, or shorten them."
     return Diagnosis(
         "does_not_stop",
         _how_bad(asked, known, FEW_KNOWN),
         f"At the end of {asked} held-out answers, read as the sheet has them, the model would stop after {known}, and "
         f"write on after the other{'s' * (asked - known > 1)}.",
         known / asked,
-        "Train longer, and see that no answers are cut in training (--max-length). phinetune compare tells how the "
-        "answers that it writes itself end.",
+        f"{remedy} phinetune compare tells how the answers that it writes itself end.",
     )
 
 

@@ -55,13 +55,14 @@ def went_back(evidence: Evidence) -> Diagnosis | None:
             times,
             _lower(evidence),
         )
+    rate = (evidence.facts.learning_rate or evidence.peak_rate) / 2**times
     return Diagnosis(
         "went_back",
         "note",
-        f"Training became unstable and went back to an earlier state {how_often}; at half the learning rate each time "
-        "it held.",
+        f"Training became unstable and went back to an earlier state {how_often}; at half the learning rate"
+        f"{'' if times == 1 else ' each time'} it held.",
         times,
-        f"Another run may do without the detour: --lr {evidence.peak_rate / 2**times:.2g}.",
+        f"Another run may do without the detour: --lr {rate:.2g}.",
     )
 
 
@@ -80,11 +81,24 @@ def overflows(evidence: Evidence) -> Diagnosis | None:
     )
 
 
+def was_unstable(evidence: Evidence) -> bool:
+    """Whether the run went back, or left out so many steps that nobody would call it smooth."""
+    lost = sum(row.was_skipped and (row.train_loss is None or row.grad_norm is None) for row in evidence.rows)
+    return bool(evidence.facts.rollbacks) or lost >= MANY_LEFT_OUT
+
+
 def steps(count: int) -> str:
     return f"{count} step{'s' * (count != 1)}"
 
 
 def _lower(evidence: Evidence) -> str:
-    rate = evidence.peak_rate / 2
-    lower = f"Halve the learning rate (--lr {rate:.2g})" if rate else "Lower the learning rate"
+    """Half the rate, or what the run came down to by itself; half of that too where it did not hold there either.
+
+    The curve of a run that went back to its beginning shows the last rate alone: the first is told by the settings.
+    """
+    facts = evidence.facts
+    halved = max(1, (facts.rollbacks or 0) + (facts.stopped == "failed")) if facts.learning_rate else 1
+    rate = (facts.learning_rate or evidence.peak_rate) / 2**halved
+    by_half = "Halve" if halved == 1 else "Lower"
+    lower = f"{by_half} the learning rate (--lr {rate:.2g})" if rate else "Lower the learning rate"
     return f"{lower}, or compute in --dtype fp32; and look for odd answers with phinetune check."

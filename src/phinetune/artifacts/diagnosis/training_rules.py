@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence, running_median
+from phinetune.artifacts.diagnosis.stability_rules import was_unstable
 
 # What has not lost a twentieth has hardly moved: that much comes from the luck of the batches.
 BARELY = 0.05
@@ -164,7 +165,7 @@ def is_stuck(evidence: Evidence) -> bool:
 def smooth_fall(evidence: Evidence) -> Diagnosis | None:
     if evidence.training_gain < CLEAR_FALL or rises(evidence) or spike_steps(evidence):
         return None
-    if is_held_up(evidence) or is_stuck(evidence):
+    if is_held_up(evidence) or is_stuck(evidence) or was_unstable(evidence):
         return None
     return Diagnosis(
         "smooth_fall",

@@ -8,7 +8,7 @@ import numpy as np
 
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
 from phinetune.artifacts.diagnosis.kept_rules import forgoes_answers
-from phinetune.artifacts.diagnosis.stability_rules import steps
+from phinetune.artifacts.diagnosis.stability_rules import steps, was_unstable
 from phinetune.artifacts.diagnosis.training_rules import (
     BARELY,
     CLEAR_FALL,
@@ -208,7 +208,7 @@ def follows(evidence: Evidence) -> Diagnosis | None:
     gain, best = evidence.validation_gain, evidence.curves.best
     if gain is None or best is None or gain < BARELY or is_unusual(evidence) or rises(evidence):
         return None
-    if is_overfitting(evidence) or is_stuck(evidence) or evidence.hardly_held_out:
+    if is_overfitting(evidence) or is_stuck(evidence) or evidence.hardly_unseen:
         return None
     return Diagnosis(
         "validation_follows",
@@ -227,13 +227,14 @@ def too_short(evidence: Evidence) -> Diagnosis | None:
         return None
     epochs = evidence.epoch(evidence.curves.last_step)
     more = "Go on with --resume." if evidence.facts.stopped == "interrupted" else f"--epochs {math.ceil(2 * epochs)}"
+    higher = "" if was_unstable(evidence) else ", or with a higher --lr"
     return Diagnosis(
         "too_short",
         "note",
         f"The held-out loss was still falling at the end, at {pace:.0%} of its mean pace: the run of {epochs:.3g} "
         f"epoch{'s' * (epochs != 1)} was too short.",
         pace,
-        more if more.startswith("Go") else f"Train longer ({more}), or with a higher --lr.",
+        more if more.startswith("Go") else f"Train longer ({more}){higher}.",
     )
 
 
@@ -241,7 +242,7 @@ def levelled_off(evidence: Evidence) -> Diagnosis | None:
     gain, pace, best = evidence.validation_gain, evidence.pace, evidence.curves.best
     if gain is None or pace is None or best is None or gain < STUCK or pace >= STILL_FALLING:
         return None
-    if is_overfitting(evidence) or rises(evidence) or evidence.hardly_held_out:
+    if is_overfitting(evidence) or rises(evidence) or evidence.hardly_unseen:
         return None
     assert evidence.before is not None
     curves = evidence.curves
