@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phinetune.sheet.personal_data import find_personal, hide_personal
+from phinetune.sheet.personal_data import _may_have_digits, find_personal, hide_personal
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,10 @@ def test_a_hostile_cell_takes_no_minutes(text: str) -> None:
     start = time.perf_counter()
     find_personal(text)
     assert time.perf_counter() - start < 5
+
+
+def test_digits_of_every_script_are_seen_at_a_glance():
+    digits = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isdecimal()]
+    assert len(digits) > 600
+    assert all(_may_have_digits(digit * 8) for digit in digits)
+    assert not _may_have_digits("Ein Schlüssel für 7 Türen, ключ 12, 鍵")
