@@ -37,7 +37,7 @@ def main() -> None:
         print(_export(Path(arguments.work[0]), arguments.work[1]))
         return
     with tempfile.TemporaryDirectory(dir=arguments.place) as place:
-        run = _make(Path(place), arguments.tokenizer)
+        run = make(Path(place), arguments.tokenizer)
         rows = []
         for kind in arguments.kinds.split(","):
             runs = [in_a_process(__file__, "--work", run, kind) for _ in range(arguments.repeat)]
@@ -50,7 +50,7 @@ def main() -> None:
     publish("Export of Phi-2 at full size", f"export_phi2.py --kinds {arguments.kinds}", COLUMNS, rows)
 
 
-def _make(place: Path, tokenizer: Path | None) -> Path:
+def make(place: Path, tokenizer: Path | None, layers: int = 32) -> Path:
     """A base folder with random bf16 weights and a run folder with an adapter for it; made a layer at a time."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import toys
@@ -60,7 +60,7 @@ def _make(place: Path, tokenizer: Path | None) -> Path:
     from phinetune.settings import LoraSettings
 
     config = PhiConfig(
-        vocab_size=51200, hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32,
+        vocab_size=51200, hidden_size=2560, intermediate_size=10240, num_hidden_layers=layers, num_attention_heads=32,
         partial_rotary_factor=0.4, max_position_embeddings=2048, bos_token_id=50256, eos_token_id=50256,
     )  # fmt: skip
     with torch.device("meta"):
@@ -101,7 +101,7 @@ def _export(run: Path, kind: str) -> str:
     began = time.perf_counter()
     [written] = phinetune.export_gguf(run, target, quantize=[kind], check=False)
     seconds = time.perf_counter() - began
-    peak_gb = _peak_rss_gb()
+    peak_gb = peak_rss_gb()
     os.sync()
     began = time.perf_counter()
     _copy(source, run.parent / "copy", target.stat().st_size)
@@ -123,7 +123,7 @@ def _copy(source: Path, target: Path, size: int) -> None:
         os.fsync(write.fileno())
 
 
-def _peak_rss_gb() -> float:
+def peak_rss_gb() -> float:
     """Of this program alone: ru_maxrss would begin with what the one that started it had."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9

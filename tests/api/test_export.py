@@ -155,8 +155,7 @@ def test_what_a_template_has_behind_an_answer_ends_it_in_ollama_too(run, tmp_pat
 
 def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_path, monkeypatch):
     losses = iter([0.5, 0.9] * 2)
-    for module in (export, merging, read_back):
-        monkeypatch.setattr(module, "mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr(read_back, "mean_loss", lambda *_: next(losses))
     with pytest.raises(ModelError, match=r"0\.900 instead of 0\.500. What was written is removed"):
         phinetune.merge(run, tmp_path / "merged")
     with pytest.raises(ModelError, match="does not say what the adapter says"):
@@ -166,8 +165,7 @@ def test_a_form_that_says_something_else_is_removed_and_is_an_error(run, tmp_pat
 
 def test_of_several_packings_none_is_left_when_one_fails(run, tmp_path, monkeypatch):
     losses = iter([0.5, 0.5, 0.9])
-    for module in (export, read_back):
-        monkeypatch.setattr(module, "mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr(read_back, "mean_loss", lambda *_: next(losses))
     with pytest.raises(ModelError, match="in q8_0 does not say what the adapter says"):
         phinetune.export_gguf(run, tmp_path / "t.gguf", quantize=["f16", "q8_0"])
     assert not list(tmp_path.iterdir())
@@ -179,8 +177,8 @@ def test_what_ends_an_export_leaves_nothing_of_it(toy_run, tmp_path, monkeypatch
     def fail(*_):
         raise broken
 
-    monkeypatch.setattr(export, "load_base", fail)
-    monkeypatch.setattr(merging, "load_base", fail)
+    for module in (export, merging):
+        monkeypatch.setattr(module, "held_against", fail)
     with pytest.raises(broken):
         verb(toy_run, tmp_path / "t.gguf")
     assert not list(tmp_path.iterdir())
@@ -312,7 +310,7 @@ def test_a_merged_folder_and_a_gguf_file_are_asked_like_the_run(run, tmp_path):
             opened.ask("Who?", base=True)
     [again] = phinetune.export_gguf(merged, tmp_path / "again.gguf", quantize=["f32"])
     assert again.loss == pytest.approx(again.adapter_loss, abs=1e-4)
-    assert (file.measured_on, again.measured_on) == ("held-out pairs", "the model's own answers")
+    assert (file.measured_on, again.measured_on) == ("held-out pairs", "general text")
     with pytest.raises(RunError, match="merged model already"):
         phinetune.merge(merged, tmp_path / "twice")
     with pytest.raises(RunError, match="no adapter apart"):

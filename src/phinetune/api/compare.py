@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 
@@ -23,6 +22,7 @@ from phinetune.sheet.findings import CODES_OF_SKIPPED, Pair
 from phinetune.sheet.kept import kept_pairs
 from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.sheet.split import Split
+from phinetune.use.agreement import general_knowledge
 from phinetune.use.compare import Compared, Means, OnProgress, behaviour, contrasts, means, text_losses, tuned_means
 from phinetune.use.compare import compare as compare_pairs
 from phinetune.use.judge import Endpoint, judge
@@ -87,7 +87,6 @@ def compare(
         new = [each for each in compared if normalize_question(each.question) not in known]
         own = _draw(trained_on, min(limit, max(len(pairs), _OWN)))
         seen = tuned_means(tuned.model, tuned.encoder, own, decide, settings, on_progress)
-    paragraphs = files("phinetune.use").joinpath("general_knowledge.txt").read_text(encoding="utf-8").splitlines()
     comparison = Comparison(
         questions=Path(sheet).name if sheet is not None else "held out in training",
         judge=judge_by,
@@ -96,7 +95,7 @@ def compare(
         tuned=behaviour([each.tuned for each in compared]),
         seen=seen,
         unseen=_tuned_on(new),
-        general_text=text_losses(tuned.model, tuned.encoder, paragraphs),
+        general_text=text_losses(tuned.model, tuned.encoder, general_knowledge()),
         pairs=compared,
         notes=tuple(_on_sheet(table)) if table is not None else (),
         in_training=len(compared) - len(new) if table is not None else 0,

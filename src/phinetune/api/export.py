@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
-from phinetune.api.ask import TunedModel, is_merged, open_exactly
-from phinetune.api.read_back import Exported, hub_name, measure, megabytes, refuse_if_wrong
+from phinetune.api.ask import is_merged
+from phinetune.api.read_back import Exported, held_against, hub_name, measure, megabytes, tuned_weights
 from phinetune.api.run import Run
 from phinetune.artifacts.gguf import GgufFacts, file_bytes, write_gguf
 from phinetune.artifacts.gguf_adapter import write_gguf_adapter
@@ -19,18 +19,15 @@ from phinetune.artifacts.modelfile import Use, how_to, modelfile
 from phinetune.artifacts.quantize import check_kinds
 from phinetune.errors import RunError, SettingsError
 from phinetune.model.adapter_config import read_adapter_config
-from phinetune.model.device import keep_freed_memory, pick_device
+from phinetune.model.device import keeping_freed_memory
 from phinetune.model.find_shape import KNOWN, find_shape
 from phinetune.model.folder import damage_in
-from phinetune.model.load import find, known_license, load_base
+from phinetune.model.load import known_license
 from phinetune.model.lora import read_weights
-from phinetune.model.merge import merged_tensors
-from phinetune.model.stored import StoredModel, stored_model
 from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import find_model, together, write_text
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.agreement import mean_loss
 
 _ADAPTER_KINDS = ("f16", "f32")
 _OLLAMA_CONTEXT = 4096  # Ollama reserves memory for all of it
@@ -51,10 +48,11 @@ def export_gguf(
     the adapter.
 
     `to` is the file; with several kinds, or when left out, the kind is put before .gguf. Beside each stand a Modelfile
-    for Ollama and a page with the commands. The weights are read, merged and packed one at a time; `check` then loads
-    the model and every file to compare them, which needs the memory of one. Raises SettingsError for an unknown kind or
-    none, ModelError for an architecture that cannot be written, an adapter of another model, or a file that does not
-    say what the adapter says, RunError when a file is there already or the disk is too small. Then no file is left.
+    for Ollama and a page with the commands. The weights are read, merged and packed some rows at a time; `check`
+    then holds the loss of every file against the adapter's, and reads the weights one at a time for that. Raises
+    SettingsError for an unknown kind or none, ModelError for an architecture that cannot be written, an adapter of
+    another model, or a file that does not say what the adapter says, RunError when a file is there already or the disk
+    is too small. Then no file is left.
     """
     kinds = check_kinds(quantize)
     paths = [_gguf_path(Path(to) if to is not None else None, kind, len(kinds)) for kind in kinds]
@@ -63,52 +61,30 @@ def export_gguf(
             raise RunError(f"{path} is there already.", "Choose another name with --to, or remove it first.")
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     recipe = read_recipe(source)
-    whole = source if is_merged(source) else find(model or recipe.base_model)
-    stored = stored_model(whole, None if is_merged(source) else source, allow_bin=allow_bin)
-    if stored is None:
-        tuned = open_exactly(run, model, allow_bin)
-        tensors = list(merged_tensors(tuned.model))
-        stored = StoredModel(_whole(tuned).config, tuned.encoder.tokenizer, tensors)
-        del tuned
+    stored = tuned_weights(run, model, allow_bin)
     encoder = Encoder(stored.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
     facts = replace(_facts(recipe, source), chat_template=encoder.chat_template())
     require_space(paths[0], sum(file_bytes(kind, stored.tensors, stored.config) for kind in kinds))
-    keep_freed_memory()  # every weight takes buffers of the same sizes
     with together() as written:
         for kind, path in zip(kinds, paths, strict=True):
             written.append(path)
-            write_gguf(
-                path,
-                kind,
-                stored.tensors,
-                stored.config,
-                stored.tokenizer,
-                facts,
-                lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
-            )
+            with keeping_freed_memory():  # every weight takes buffers of the same sizes
+                write_gguf(
+                    path,
+                    kind,
+                    stored.tensors,
+                    stored.config,
+                    stored.tokenizer,
+                    facts,
+                    lambda done, total, kind=kind: on_progress(kind, done, total),  # type: ignore[misc]
+                )
             written += _companions(path)
             _write_companions(path, recipe, stored.tokenizer, stored.config.max_position_embeddings)
         if check:
             del stored
-            return _read_back(run, model, allow_bin, kinds, paths)
+            measured = measure(run, model, allow_bin)
+            return [held_against(path, kind, measured) for kind, path in zip(kinds, paths, strict=True)]
     return [Exported(path, kind, megabytes(path), None, None, "") for kind, path in zip(kinds, paths, strict=True)]
-
-
-def _read_back(
-    run: Run | str | Path, model: str | None, allow_bin: bool, kinds: Sequence[str], paths: Sequence[Path]
-) -> list[Exported]:
-    """Every file as llama.cpp would compute it, beside the adapter; one model in memory at a time."""
-    tuned = open_exactly(run, model, allow_bin)
-    examples, adapter_loss, on = measure(tuned, run)
-    compute = _whole(tuned).dtype
-    del tuned
-    written = []
-    for kind, path in zip(kinds, paths, strict=True):
-        read_back = load_base(str(path), compute, pick_device("cpu")).model
-        written.append(Exported(path, kind, megabytes(path), adapter_loss, mean_loss(read_back, examples), on))
-        del read_back
-        refuse_if_wrong(written[-1], compute)
-    return written
 
 
 def export_gguf_adapter(
@@ -153,11 +129,6 @@ def _facts(recipe: Recipe, source: Path) -> GgufFacts:
     title = f"{(base or 'model').rpartition('/')[2]} tuned"
     described = replace(recipe, base_model=base or "")
     return GgufFacts(title, base, known_license(base or ""), "Tuned on questions and answers.", described)
-
-
-def _whole(tuned: TunedModel) -> PreTrainedModel:
-    model: PreTrainedModel = tuned.model.get_base_model() if tuned.has_base else tuned.model
-    return model
 
 
 def _gguf_path(to: Path | None, kind: str, count: int) -> Path:

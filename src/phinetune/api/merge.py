@@ -8,21 +8,20 @@ from pathlib import Path
 
 import torch
 
-from phinetune.api.ask import is_merged, open_exactly
-from phinetune.api.read_back import Exported, hub_name, measure, megabytes, refuse_if_wrong
+from phinetune.api.ask import is_merged
+from phinetune.api.read_back import Exported, held_against, hub_name, measure, tuned_weights
 from phinetune.api.run import Run
 from phinetune.artifacts.card_parts import Asking
 from phinetune.artifacts.merge import Companions, write_merged
 from phinetune.artifacts.merged_card import MergedFacts, merged_card
 from phinetune.errors import RunError, SettingsError
-from phinetune.model.device import DTYPES, dtype_name, pick_device, pick_dtype
+from phinetune.model.device import DTYPES, dtype_name, pick_dtype
 from phinetune.model.folder import read_json
-from phinetune.model.load import find, known_license, load_base
-from phinetune.model.merge import merged_tensors
+from phinetune.model.load import find, known_license
 from phinetune.recipe import Recipe, read_recipe
 from phinetune.run_folder import RECIPE, find_model, require_own, together
+from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.use.agreement import mean_loss
 
 
 def merge(
@@ -37,8 +36,10 @@ def merge(
     """Write the tuned model to the folder `to` as an ordinary one that plain transformers loads without an adapter.
 
     `dtype` is bf16, fp16 or fp32; auto is that of the base model's files, and of a packed .gguf file the one that this
-    machine computes models in. `model` is where the base model is now, if it has moved. Raises RunError when `to` is
-    there already or the disk is too small, and ModelError when the merged model does not say what the adapter says.
+    machine computes models in. `model` is where the base model is now, if it has moved. The weights are read, merged
+    and written some rows at a time, and read back one at a time; no more of the model is in memory. Raises RunError
+    when `to` is there already or the disk is too small, and ModelError when the merged model does not say what the
+    adapter says.
     """
     folder = Path(to)
     if dtype not in ("auto", *DTYPES):
@@ -48,35 +49,30 @@ def merge(
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     if is_merged(source):
         raise RunError(f"{source} is a merged model already.", "Copy the folder, or give the run it was merged from.")
-    tuned = open_exactly(run, model, allow_bin)
-    base = tuned.model.get_base_model()
-    wanted = number_format(find(model or read_recipe(source).base_model), dtype)
+    recipe = read_recipe(source)
+    wanted = number_format(find(model or recipe.base_model), dtype)
     files = [file for file in sorted(source.iterdir()) if _goes_along(file)]
     for file in files:
         require_own(file, source)
-    examples, adapter_loss, on = measure(tuned, run)
-    recipe = replace(read_recipe(source), base_model=str(folder.resolve()))
-    card = merged_card(_card_facts(source, recipe, dtype_name(wanted), adapter_loss, on))
-    beside = Companions(recipe, files, tuned.encoder.chat_template(), card)
+    measured = measure(run, model, allow_bin)
+    stored = tuned_weights(run, model, allow_bin)
+    prompts = Encoder(stored.tokenizer, PromptTemplate(recipe.template), recipe.max_length).chat_template()
+    recipe = replace(recipe, base_model=str(folder.resolve()))
+    card = merged_card(_card_facts(source, recipe, dtype_name(wanted), measured.loss, measured.on))
     with together() as written:
         written.append(folder)
         write_merged(
             folder,
-            merged_tensors(tuned.model),
-            type(base).__name__,
-            base.config,
-            base.generation_config,
-            beside,
+            stored.tensors,
+            type(stored.model).__name__,
+            stored.config,
+            stored.model.generation_config,
+            Companions(recipe, files, prompts, card),
             wanted,
             lambda done, total: on_progress("merging", done, total),
         )
-        measured_in = base.dtype
-        del base, tuned  # one model in memory at a time
-        merged = load_base(str(folder), measured_in, pick_device("cpu")).model  # fp16 is too short to compute in
-        kind = dtype_name(wanted)
-        exported = Exported(folder, kind, megabytes(folder), adapter_loss, mean_loss(merged, examples), on)
-        refuse_if_wrong(exported, measured_in)
-    return exported
+        del stored  # where it is a model in memory
+        return held_against(folder, dtype_name(wanted), measured)
 
 
 def number_format(base: Path, wanted: str) -> torch.dtype:

@@ -1,4 +1,7 @@
-"""A written form of a tuned model, held against its adapter before anybody is told that it is there."""
+"""The weights of a tuned model on their way into a form of it, and that form held against the adapter.
+
+Neither the one nor the other has the model in memory: weights are read from the disk one at a time, for the loss too.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,20 @@ from pathlib import Path
 
 import torch
 
-from phinetune.api.ask import TunedModel, is_merged
+from phinetune.api.ask import TunedModel, is_merged, open_exactly
 from phinetune.api.run import Run
 from phinetune.errors import ModelError
+from phinetune.model.device import pick_device
+from phinetune.model.load import find, load_base
+from phinetune.model.merge import merged_tensors
+from phinetune.model.stored import StoredModel, stored_model
+from phinetune.model.streamed import streamed_model
+from phinetune.recipe import read_recipe
 from phinetune.run_folder import RunFolder, find_model
 from phinetune.sheet.kept import kept_pairs
-from phinetune.tokens.encode import Example
-from phinetune.use.agreement import judge, mean_loss, probes
+from phinetune.tokens.encode import Encoder, Example
+from phinetune.tokens.prompt import PromptTemplate
+from phinetune.use.agreement import general_examples, judge, mean_loss
 
 _MOST_PAIRS = 64  # held-out ones that a written form is measured with
 
@@ -23,7 +33,7 @@ _MOST_PAIRS = 64  # held-out ones that a written form is measured with
 @dataclass(frozen=True)
 class Exported:
     """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, or
-    the model's own greedy answers to a few questions where the run kept none; None where they were not measured.
+    a few paragraphs of general text where the run kept none; None where they were not measured.
     """
 
     path: Path
@@ -34,15 +44,64 @@ class Exported:
     measured_on: str
 
 
-def measure(tuned: TunedModel, run: Run | str | Path) -> tuple[list[Example], float, str]:
-    """What every form is measured with, the adapter's loss on it, and what it is."""
-    model = find_model(run.folder.root if isinstance(run, Run) else run)
-    kept = kept_pairs(RunFolder(model.resolve().parent).pairs)
+@dataclass(frozen=True)
+class Measured:
+    """The adapter's loss on the examples that every form is measured with, and the number format it was computed in."""
+
+    examples: list[Example]
+    loss: float
+    on: str
+    computed_in: torch.dtype
+
+
+def measure(run: Run | str | Path, model: str | None, allow_bin: bool) -> Measured:
+    """The loss of the tuned model itself, with its adapter beside the base model's weights."""
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    tuned = _open_lean(run, source, model, allow_bin)
+    kept = kept_pairs(RunFolder(source.resolve().parent).pairs)
     if kept is not None and kept.validation:
         examples, what = tuned.encoder.examples(kept.validation[:_MOST_PAIRS]), "held-out pairs"
     else:
-        examples, what = probes(tuned.model, tuned.encoder), "the model's own answers"
-    return examples, mean_loss(tuned.model, examples), what
+        examples, what = general_examples(tuned.encoder), "general text"
+    computed_in = next(tuned.model.parameters()).dtype
+    return Measured(examples, mean_loss(tuned.model, examples), what, computed_in)
+
+
+def _open_lean(run: Run | str | Path, source: Path, model: str | None, allow_bin: bool) -> TunedModel:
+    """The tuned model in fp32 with its weights left on the disk, or where its files do not allow that, loaded whole."""
+    recipe = read_recipe(source)
+    merged = is_merged(source)
+    whole = source if merged else find(model or recipe.base_model)
+    streamed = streamed_model(whole, None if merged else source, allow_bin=allow_bin)
+    if streamed is None:
+        return open_exactly(run, model, allow_bin)
+    encoder = Encoder(streamed.tokenizer, PromptTemplate(recipe.template), recipe.max_length)
+    return TunedModel(streamed.model, encoder, recipe.generate())
+
+
+def held_against(path: Path, kind: str, measured: Measured) -> Exported:
+    """The form in the folder or file `path`, read back from there and measured.
+
+    Raises ModelError as `refuse_if_wrong`.
+    """
+    read = streamed_model(path, None) or load_base(str(path), measured.computed_in, pick_device("cpu"))
+    loss = mean_loss(read.model, measured.examples)
+    exported = Exported(path, kind, megabytes(path), measured.loss, loss, measured.on)
+    refuse_if_wrong(exported, measured.computed_in)
+    return exported
+
+
+def tuned_weights(run: Run | str | Path, model: str | None, allow_bin: bool) -> StoredModel:
+    """The weights of the tuned model, merged, to be read one at a time; where its files do not allow that, loaded."""
+    source = find_model(run.folder.root if isinstance(run, Run) else run)
+    merged = is_merged(source)
+    whole = source if merged else find(model or read_recipe(source).base_model)
+    stored = stored_model(whole, None if merged else source, allow_bin=allow_bin)
+    if stored is not None:
+        return stored
+    tuned = open_exactly(run, model, allow_bin)
+    base = tuned.model.get_base_model() if tuned.has_base else tuned.model
+    return StoredModel(base, tuned.encoder.tokenizer, list(merged_tensors(tuned.model)))
 
 
 def refuse_if_wrong(exported: Exported, measured_in: torch.dtype) -> None:

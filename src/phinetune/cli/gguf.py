@@ -30,7 +30,7 @@ def command(
     check: bool = typer.Option(
         True,
         "--check/--no-check",
-        help="Read each file back and compare it with the adapter; needs the model's memory.",
+        help="Read each file back and compare its loss with the adapter's, one weight in memory at a time.",
     ),
     allow_bin: bool = ALLOW_BIN,
     as_json: bool = AS_JSON,

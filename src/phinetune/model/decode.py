@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from phinetune.model import layers
 from phinetune.model.attend import attend_within_documents
+from phinetune.model.device import device_of
 from phinetune.model.ops import ops_for
 
 _SPARE = 32  # tokens a line is lengthened by when it is full
@@ -129,7 +130,7 @@ class PlainDecoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self.cache = DynamicCache()
         self.mask = torch.empty(0)
         self.positions = torch.empty(0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import torch
@@ -18,7 +21,7 @@ except ModuleNotFoundError:  # on Windows
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-_LARGEST = (1 << 31) - 1
+_LARGEST, _AS_USUAL = (1 << 31) - 1, 1 << 17
 _SHAPES_KEPT = 256
 
 
@@ -64,6 +67,12 @@ def dtype_name(dtype: torch.dtype) -> str:
     return next(name for name, value in DTYPES.items() if value == dtype)
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the model computes. One whose weights are read when they are needed (streamed.py) does so on the CPU."""
+    device = next(model.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
 def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the next step instead of returning it to the system.
 
@@ -76,6 +85,20 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+
+
+@contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """`keep_freed_memory` within the block; behind it large buffers go back to the system when they are freed."""
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        libc: Any = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(_M_MMAP_THRESHOLD, _AS_USUAL)
+            libc.mallopt(_M_TRIM_THRESHOLD, _AS_USUAL)
+            libc.malloc_trim(0)
 
 
 def bound_kernel_caches() -> None:

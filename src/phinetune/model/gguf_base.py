@@ -17,7 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from phinetune.errors import ModelError
 from phinetune.model.gguf_config import ROPE_FACTORS, read_config, refuse_absurd
@@ -98,13 +104,18 @@ def load_gguf(
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.tie_weights()
+    model.generation_config = gguf_generation(file, config)
+    return model.eval(), tokenizer
+
+
+def gguf_generation(file: GgufFile, config: PreTrainedConfig) -> GenerationConfig:
+    """What ends a text of the model, as its file says."""
     ends = dict.fromkeys([config.eos_token_id, *(file.metadata.get(key) for key in _END_OF_TURN)])
-    model.generation_config = GenerationConfig(
+    return GenerationConfig(
         bos_token_id=config.bos_token_id,
         eos_token_id=[id for id in ends if id is not None] or None,
         pad_token_id=config.pad_token_id,
     )
-    return model.eval(), tokenizer
 
 
 def gguf_summary(path: Path) -> GgufSummary:

@@ -64,12 +64,15 @@ class GgufFile:
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, StoredTensor]
-    raw: npt.NDArray[np.uint8]
 
     def rows(self, name: str, first: int, last: int) -> Floats:
-        """Rows `first` to `last` (not included) of a tensor: (last - first, ...) in float32."""
+        """Rows `first` to `last` (not included) of a tensor: (last - first, ...) in float32.
+
+        Read into memory of its own: what a memory map has read stays counted as ours.
+        """
         tensor = self.tensors[name]
-        packed = self.raw[tensor.start + first * tensor.row_bytes : tensor.start + last * tensor.row_bytes]
+        count, start = (last - first) * tensor.row_bytes, tensor.start + first * tensor.row_bytes
+        packed = np.fromfile(self.path, np.uint8, count, offset=start)
         # As one long row: `gguf` works through rows in groups of 16, which for narrow rows is mostly overhead.
         numbers = gguf.dequantize(packed.reshape(1, -1), tensor.kind)
         shaped: Floats = numbers.reshape(last - first, *tensor.row_shape)
@@ -94,7 +97,7 @@ def open_gguf(path: Path) -> GgufFile:
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The header of {path} is damaged or cut short: {error}.", _AGAIN) from None
     _check_is_whole(path, metadata, tensors, len(raw))
-    return GgufFile(path, metadata, tensors, raw)
+    return GgufFile(path, metadata, tensors)
 
 
 def _check_is_gguf(path: Path, head: bytes) -> None:

@@ -67,11 +67,12 @@ _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "u
 def covers(model: PreTrainedModel) -> bool:
     """Whether the model, which may carry an adapter, computes exactly what the layers above write out.
 
-    A sliding window is no hindrance: documents are shorter.
+    A sliding window is no hindrance: documents are shorter. Weights that are read when their module is called
+    (streamed.py) are: no module is called here.
     """
     config = model.config
     layer = _LAYERS.get(config.model_type)
-    if layer is None or config.hidden_act not in _ACTIVATIONS[layer]:
+    if layer is None or model.lm_head.weight.is_meta or config.hidden_act not in _ACTIVATIONS[layer]:
         return False
     dropouts = (getattr(config, name, 0) for name in ("attention_dropout", "resid_pdrop", "embd_pdrop"))
     if any(dropouts) or getattr(config, "qk_layernorm", False):

@@ -179,8 +179,16 @@ def _check_ranks(folder: Path, config: LoraConfig, weights: dict[str, torch.Tens
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, allow_bin: bool = False) -> PeftModel:
-    """The model with the saved adapter of `folder`, for inference; see `read_weights` for `allow_bin`."""
+    """The model with the saved adapter of `folder`, for inference; see `read_weights` for `allow_bin`.
+
+    The adapter of a model without memory of its own (on the device meta) is in the processor's.
+    """
     adapted, weights = _attach_saved(model, folder, allow_bin)
+    for name, parameter in list(adapted.named_parameters()):
+        if ".lora_" in name and parameter.is_meta:
+            layer, _, kind = name.rpartition(".")
+            made = torch.nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=False)
+            setattr(adapted.get_submodule(layer), kind, made)
     put_weights(adapted, weights)
     return adapted.eval()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from phinetune.model.ops import ops_for
 from phinetune.model.row import Row
@@ -28,6 +29,19 @@ def answer_loss(model: torch.nn.Module, row: Row) -> torch.Tensor:
         use_cache=False,
     )
     return cross_entropy(output.logits[0].float(), row.targets, reduction="sum")
+
+
+def loss_in_parts(model: PreTrainedModel, row: Row) -> torch.Tensor:
+    """`answer_loss` with the logits of some places at a time. `model` may have an adapter; its head is a product."""
+    inner = model.base_model(
+        input_ids=row.ids, position_ids=row.positions, document_lengths=row.lengths, use_cache=False
+    )
+    many = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+    hidden = torch.split(inner.last_hidden_state[0, row.predictors], many)
+    parts = zip(hidden, torch.split(row.targets, many), strict=True)
+    return torch.stack(
+        [cross_entropy(model.lm_head(part).float(), targets, reduction="sum") for part, targets in parts]
+    ).sum()
 
 
 class LinearCrossEntropy(torch.autograd.Function):

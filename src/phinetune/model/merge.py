@@ -2,8 +2,7 @@
 
 DoRA (Liu et al., 2024) gives every row of that a length of its own, m.
 
-The model in memory stays as it is: each merged weight exists only while it is looked at, so that writing a merged
-model needs no more memory than the model and its largest layer.
+The model stays as it is, in memory or on the disk (stored.py): each merged weight exists only while it is looked at.
 """
 
 from __future__ import annotations

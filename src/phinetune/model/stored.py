@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from phinetune.errors import ModelError
 from phinetune.model.adapter_config import read_adapter_config
 from phinetune.model.folder import damage_in, weight_files
-from phinetune.model.gguf_base import stored_weights
+from phinetune.model.gguf_base import gguf_generation, stored_weights
 from phinetune.model.gguf_config import read_config, refuse_absurd
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
-from phinetune.model.load import folder_config
+from phinetune.model.load import folder_config, switch_off_dropout
 from phinetune.model.lora import fitting_weights
 from phinetune.model.merge import MergedTensor, Rows, with_adapter
 
@@ -38,11 +38,15 @@ _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model that is read weight by weight."""
+    """A model that is read weight by weight. `model` is what it is made of, whose own weights are not looked at."""
 
-    config: Any
+    model: PreTrainedModel
     tokenizer: Any
     tensors: list[MergedTensor]
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
 
 
 def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -> StoredModel | None:
@@ -51,6 +55,35 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
     None where its files do not name the weights as transformers does, or the adapter is of a kind that is not merged
     here: then it has to be loaded whole. Raises ModelError for an adapter that cannot be read, or whose layers are not
     those that its configuration names in this model, one for one.
+    """
+    opened = open_stored(path)
+    if opened is None:
+        return None
+    model, weights = opened.model, opened.weights
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    changes = {} if adapter is None else _changes(model, adapter, allow_bin)
+    if weights is None or changes is None or not all(_fits(shapes.get(name), *changes[name]) for name in changes):
+        return None
+    tensors = [
+        MergedTensor(name, shape, with_adapter(weights[name], *changes[name]) if name in changes else weights[name])
+        for name, shape in shapes.items()
+    ]
+    return StoredModel(model, opened.tokenizer, tensors)
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model on the device meta, and how to read each of its parameters; None where its files name them otherwise."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    weights: dict[str, Rows] | None
+
+
+def open_stored(path: Path) -> OpenedModel | None:
+    """The model in the folder or .gguf file `path`; None where there is none.
+
+    Raises ModelError for files that are damaged or do not fit each other.
     """
     if path.is_file():
         file = open_gguf(path)
@@ -63,17 +96,16 @@ def stored_model(path: Path, adapter: Path | None, *, allow_bin: bool = False) -
     else:
         return None
     with damage_in(path), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    switch_off_dropout(model)
+    if path.is_file():
+        model.generation_config = gguf_generation(file, config)
+        return OpenedModel(model, tokenizer, stored_weights(path, model))
+    if (path / "generation_config.json").is_file():
+        with damage_in(path):
+            model.generation_config = GenerationConfig.from_pretrained(path)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    weights = stored_weights(path, model) if path.is_file() else _in_folder(path, shapes)
-    changes = {} if adapter is None else _changes(model, adapter, allow_bin)
-    if weights is None or changes is None or not all(_fits(shapes.get(name), *changes[name]) for name in changes):
-        return None
-    tensors = [
-        MergedTensor(name, shape, with_adapter(weights[name], *changes[name]) if name in changes else weights[name])
-        for name, shape in shapes.items()
-    ]
-    return StoredModel(config, tokenizer, tensors)
+    return OpenedModel(model, tokenizer, _in_folder(path, shapes))
 
 
 def _in_folder(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Rows] | None:

@@ -1,6 +1,7 @@
 """Whether two forms of a tuned model say the same, and whether that is as close as the form promises.
 
-    probe questions ─► the adapter's own greedy answers ─► their loss by the adapter, and by the other form
+    held-out pairs, or general text ─► their loss by the adapter, and by the other form
+    probe questions ─► the adapter's own greedy answers, and the other form's     (verify)
 
     merged              the adapter's loss up to rounding: 0.001 nats per answer token in fp32, 0.002 in fp16,
                         0.005 in bf16
@@ -10,21 +11,21 @@
 
 Where the loss itself can be computed in bf16 alone, 0.01 more.
 
-A model's own answers are what it is surest of, so a damaged weight, a swapped head or a wrong packing shows at once,
-and no text of the person's sheet has to be kept for it.
+A damaged weight, a swapped head or a wrong packing shows in the loss of any text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.resources import files
+from itertools import cycle
 from typing import Any
 
 import torch
 
-from phinetune.model.device import dtype_name
-from phinetune.model.rows import fast_row_loss, plain_row_loss
+from phinetune.model.device import device_of, dtype_name
+from phinetune.model.rows import row_loss
 from phinetune.settings import GenerateSettings
 from phinetune.tokens.batch import validation_batches
 from phinetune.tokens.encode import Encoder, Example
@@ -111,11 +112,25 @@ def probes(model: Any, encoder: Encoder) -> list[Example]:
     return encoder.examples([_Written(q, a or "-", row) for row, (q, a) in enumerate(pairs)])
 
 
+def general_examples(encoder: Encoder) -> list[Example]:
+    """Paragraphs of general knowledge as answers to general questions: to measure forms with where there are no pairs.
+
+    One pass over the model, where `probes` takes one for each token that it writes.
+    """
+    paragraphs = general_knowledge()
+    pairs = zip(cycle(QUESTIONS), paragraphs, range(len(paragraphs)), strict=False)
+    return encoder.examples([_Written(*pair) for pair in pairs])
+
+
+def general_knowledge() -> list[str]:
+    """Paragraphs that have nothing to do with any sheet."""
+    return files("phinetune.use").joinpath("general_knowledge.txt").read_text(encoding="utf-8").splitlines()
+
+
 @torch.inference_mode()
 def mean_loss(model: Any, examples: Sequence[Example]) -> float:
     """Cross-entropy per answer token in nats."""
-    rows = [row.to(next(model.parameters()).device) for row in validation_batches(examples, _ROW)]
-    fast = fast_row_loss(model)
-    with nullcontext(fast) if fast is not None else plain_row_loss(model) as row_loss:
-        total = sum(float(row_loss(row)) for row in rows)
+    rows = [row.to(device_of(model)) for row in validation_batches(examples, _ROW)]
+    with row_loss(model) as loss_of:
+        total = sum(float(loss_of(row)) for row in rows)
     return total / sum(row.answer_tokens for row in rows)

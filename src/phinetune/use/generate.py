@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from phinetune.model.decode import decoder as make_decoder
+from phinetune.model.device import device_of
 from phinetune.settings import GenerateSettings
 from phinetune.tokens.encode import Encoder
 
@@ -146,7 +147,7 @@ def _decode(
 ) -> Iterator[list[tuple[_Writing, int]]]:
     """The next token of every writing that has not ended, step after step, until all have."""
     decoder = make_decoder(model)
-    generator = torch.Generator(next(model.parameters()).device)
+    generator = torch.Generator(device_of(model))
     if settings.seed is None:
         generator.seed()
     else:
