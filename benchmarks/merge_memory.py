@@ -47,7 +47,8 @@ def main() -> None:
         for what in arguments.what.split(","):
             found = in_a_process(__file__, "--work", run, what)
             rows.append([what, f"{found['peak']:.2f} GB", *beside, f"{found['seconds']:.0f} s"])
-    command = f"merge_memory.py --layers {arguments.layers} --what {arguments.what}"
+    own = "" if arguments.tokenizer is None else "--tokenizer PHI2 "
+    command = f"merge_memory.py {own}--layers {arguments.layers} --what {arguments.what}"
     publish("Peak memory of merge and gguf with their checks", command, COLUMNS, rows)
 
 

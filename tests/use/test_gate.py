@@ -123,9 +123,9 @@ CHUNKED = ASKED + PASS + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def test_chunks_are_passed_on_as_one_body(gate, inside):
-    sent = b'4;a=b\r\n{"a"\r\n0005\r\n: 1}}\r\n0\r\nTrailer: x\r\n\r\n'
+    sent = b'4;a=b\r\n{"a"\r\n0004\r\n: 1}\r\n0\r\nTrailer: x\r\n\r\n'
     assert _send(gate, CHUNKED + sent).endswith(b"hello")
-    assert inside.heard[0].endswith(b'\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"a": 1}}')
+    assert inside.heard[0].endswith(b'\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{"a": 1}')
     assert b"chunked" not in inside.heard[0].lower()
 
 

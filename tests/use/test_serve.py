@@ -211,10 +211,30 @@ def test_who_asks_nothing_gets_an_error_and_no_answer_to_something_else(toy_run)
         for messages in ([], [{"role": "user", "content": " "}], [{"role": "user", "content": None}]):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 _post(server.address, "/v1/chat/completions", {"messages": messages})
-            assert "Nothing is asked." in json.load(refused.value)["error"]["message"]
+            assert refused.value.code == 400
+            assert "Nothing is asked: " in json.load(refused.value)["error"]["message"]
         expected = _post_answer(server.address, _chat(QUESTION))
         assert _post_answer(server.address, _chat(f"  {QUESTION}\n")) == expected
         assert _post_answer(server.address, _chat([{"type": "text", "text": QUESTION}])) == expected
+
+
+def test_what_cannot_be_answered_is_the_clients_fault_and_is_said_in_words(toy_run):
+    asked = _chat(QUESTION)
+    image = [{"type": "image_url", "image_url": {"url": "http://a/b.png"}}]
+    bodies = [
+        *([], "Who?", {}, {"messages": "Who?"}, {"messages": ["Who?"]}, {"messages": [{"content": "Who?"}]}),
+        *({"messages": [{"role": "user", "content": content}]} for content in (3, {}, image, [{"type": "text"}])),
+        *(asked | wrong for wrong in ({"max_tokens": "5"}, {"temperature": "hot"}, {"stop": 3}, {"stream": "yes"})),
+    ]
+    with phinetune.serve(toy_run) as server:
+        for body in bodies:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                _post(server.address, "/v1/chat/completions", body)
+            error = json.load(refused.value)["error"]
+            assert (refused.value.code, error["type"], error["code"]) == (400, "invalid_request_error", 400)
+            assert "json.exception" not in error["message"]
+        history = [{"role": "system", "content": ""}, *asked["messages"], {"role": "assistant", "content": None}]
+        assert _post_answer(server.address, asked | {"messages": [*history, *asked["messages"]]})
 
 
 @pytest.mark.parametrize("key", ["ключ", "sesame\n", " sesame", "ses\x00ame"])

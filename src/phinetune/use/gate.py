@@ -1,7 +1,7 @@
-"""Before the server: what does not carry the key, is too large or comes too slowly goes no further.
+"""Before the server: what does not carry the key, is too large, comes too slowly or asks nothing goes no further.
 
     client ─► head, whole within 20 s ─► its key, compared in constant time ─► body, whole within 60 s ─► server
-                                      └► 401                                └► 413, 408
+                                      └► 401                                └► 413, 408, 400
 
 The server behind compares keys letter by letter, and so tells by its time how many are right; it takes bodies of
 100 MiB, and each that is on its way keeps one of its places. It listens where other people of this machine cannot reach
@@ -18,11 +18,13 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from phinetune.use.asked import refuse_unanswerable
 from phinetune.use.request import BLOCK, MOST_BODY, RefusedError, Request, digest, look_at
 
 _HEAD, _BODIES = 1 << 16, 64 << 20  # bytes at most: of a head, and of all bodies that are held at once
 _LISTENING, _UPLOADING, _SENDING = 20, 60, 120  # seconds for a head, for a body, and for a client to take what is sent
 _CLIENTS = 256  # connections at once; more are closed
+_SETTLING = 0.05  # seconds at the end, in which a client just let in is met: then it is ended with the others
 _LINGERING = 2  # seconds that a refused client may go on sending, as it reads the answer only afterwards
 
 _REFUSALS = {
@@ -48,6 +50,7 @@ class Gate:
         self._socket = socket.create_server((host, port), family=family, backlog=_CLIENTS)
         self._key, self._inside = digest(key.encode()) if key is not None else None, inside
         self._clients = self._held = 0
+        self._meetings: set[asyncio.Task[Any] | None] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -73,10 +76,13 @@ class Gate:
         server = await asyncio.start_server(self._meet, sock=self._socket, limit=_HEAD)
         await self._ended.wait()
         server.close()
+        await asyncio.sleep(_SETTLING)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client, from its first byte to the last."""
         self._clients += 1
+        meeting = asyncio.current_task()
+        self._meetings.add(meeting)  # the loop alone would let go of one that waits for its connection to close
         try:
             if self._clients <= _CLIENTS:
                 await self._pass_on(reader, writer)
@@ -85,19 +91,21 @@ class Gate:
         finally:
             self._clients -= 1
             await _leave(writer)
+            self._meetings.discard(meeting)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _LISTENING)
         body = bytearray()
         try:
-            request = look_at(head, self._key)
-            await self._take(request, body, reader, writer)
-            await self._ask(request, body, reader, writer)
+            try:
+                request = look_at(head, self._key)
+                await self._take(request, body, reader, writer)
+                refuse_unanswerable(request.head[0], bytes(body))
+                await self._ask(request, body, reader, writer)
+            finally:  # also while a refused client is told so
+                self._let_go(body)
         except RefusedError as refused:
-            self._let_go(body)
-            await _refuse(refused.status, reader, writer)
-        finally:
-            self._let_go(body)
+            await _refuse(refused, reader, writer)
 
     async def _take(
         self, request: Request, body: bytearray, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -145,9 +153,10 @@ class Gate:
         return await asyncio.open_connection(*self._inside)
 
 
-async def _refuse(status: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _refuse(refused: RefusedError, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    status = refused.status
     reason, message, kind = _REFUSALS[status]
-    body = json.dumps({"error": {"code": status, "message": message, "type": kind}}).encode()
+    body = json.dumps({"error": {"code": status, "message": refused.message or message, "type": kind}}).encode()
     head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
     writer.write(head % (status, reason.encode(), len(body)) + body)
     await writer.drain()

@@ -24,11 +24,11 @@ _OF_THE_BODY = (b"content-length", b"transfer-encoding", b"trailer", b"expect")
 
 
 class RefusedError(Exception):
-    """Answered with an HTTP status, and not passed on."""
+    """Answered with an HTTP status, and not passed on. `message` says what is wrong where the status does not."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, message: str | None = None) -> None:
         super().__init__(status)
-        self.status = status
+        self.status, self.message = status, message
 
 
 @dataclass(frozen=True)
