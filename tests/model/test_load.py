@@ -11,6 +11,7 @@ from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
 from phinetune.errors import ModelError
+from phinetune.model import load
 from phinetune.model.find_shape import find_shape
 from phinetune.model.load import find, load_base
 from phinetune.model.stored import stored_model
@@ -93,3 +94,15 @@ def test_the_embedded_model_is_named_when_it_is_misspelt():
     for look in (find, find_shape):
         with pytest.raises(ModelError, match="did you mean smollm2-135m\\?"):
             look("smollm2-135")
+
+
+def test_a_sentencepiece_vocabulary_alone_is_named_with_what_reads_it(tmp_path, monkeypatch):
+    base = toys.save(tmp_path / "base", toys.llama())
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    (base / "tokenizer.model").write_bytes(b"pieces")
+    monkeypatch.setattr(load, "is_protobuf_available", lambda: False)
+    for open_it in (lambda: load_base(str(base), torch.float32, torch.device("cpu")), lambda: stored_model(base, None)):
+        with pytest.raises(ModelError, match=r"SentencePiece vocabulary alone \(tokenizer\.model\)") as caught:
+            open_it()
+        assert "pip install protobuf" in caught.value.hint

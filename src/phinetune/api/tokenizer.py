@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from phinetune.errors import ModelError
-from phinetune.model.folder import damage_in
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
-from phinetune.model.load import find
+from phinetune.model.load import find, folder_tokenizer
 
 
 def load_tokenizer(spec: str) -> Any:
@@ -21,9 +18,7 @@ def load_tokenizer(spec: str) -> Any:
     path = find(spec)
     if path.is_file():
         return _with_end(read_tokenizer(open_gguf(path)), spec)
-    with damage_in(path):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    return _with_end(tokenizer, spec)
+    return _with_end(folder_tokenizer(path), spec)
 
 
 def _with_end(tokenizer: Any, spec: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_protobuf_available
 from transformers.utils import logging as transformers_logging
 
 from phinetune.errors import ModelError
@@ -172,6 +173,19 @@ def folder_config(path: Path) -> PreTrainedConfig:
     return config
 
 
+def folder_tokenizer(path: Path) -> Any:
+    """The tokenizer of the model in a folder. Raises ModelError for one that is damaged or cannot be read here."""
+    alone = (path / "tokenizer.model").is_file() and not (path / "tokenizer.json").is_file()
+    if alone and not is_protobuf_available():
+        # transformers itself would ask for tiktoken, another format, which mends nothing.
+        raise ModelError(
+            f"The tokenizer in {path} is a SentencePiece vocabulary alone (tokenizer.model), without tokenizer.json.",
+            "Install what reads it: pip install protobuf. Or get the model together with its tokenizer.json.",
+        )
+    with damage_in(path):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+
+
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, Any]:
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} holds no model: config.json is missing.", "Give the folder of a base model.")
@@ -183,8 +197,8 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # for weights; a download above shows its own
     config = folder_config(path)
+    tokenizer = folder_tokenizer(path)
     with damage_in(path):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model, told = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from phinetune.errors import ModelError
 from phinetune.model.adapter_config import read_adapter_config
@@ -26,7 +26,7 @@ from phinetune.model.gguf_base import gguf_generation, stored_weights
 from phinetune.model.gguf_config import read_config, refuse_absurd
 from phinetune.model.gguf_file import open_gguf
 from phinetune.model.gguf_tokenizer import read_tokenizer
-from phinetune.model.load import folder_config, switch_off_dropout
+from phinetune.model.load import folder_config, folder_tokenizer, switch_off_dropout
 from phinetune.model.lora import fitting_weights
 from phinetune.model.merge import MergedTensor, Rows, with_adapter
 
@@ -90,9 +90,7 @@ def open_stored(path: Path) -> OpenedModel | None:
         config, tokenizer = read_config(file), read_tokenizer(file)
         refuse_absurd(file, config)
     elif (path / "config.json").is_file():
-        config = folder_config(path)
-        with damage_in(path):
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        config, tokenizer = folder_config(path), folder_tokenizer(path)
     else:
         return None
     with damage_in(path), torch.device("meta"):

@@ -24,7 +24,7 @@ from phinetune.use.request import BLOCK, MOST_BODY, RefusedError, Request, diges
 _HEAD, _BODIES = 1 << 16, 64 << 20  # bytes at most: of a head, and of all bodies that are held at once
 _LISTENING, _UPLOADING, _SENDING = 20, 60, 120  # seconds for a head, for a body, and for a client to take what is sent
 _CLIENTS = 256  # connections at once; more are closed
-_SETTLING = 0.05  # seconds at the end, in which a client just let in is met: then it is ended with the others
+_SETTLING = 0.05  # seconds at the end, in which a client just let in is met; one that is not would wait for ever
 _LINGERING = 2  # seconds that a refused client may go on sending, as it reads the answer only afterwards
 
 _REFUSALS = {
@@ -50,7 +50,7 @@ class Gate:
         self._socket = socket.create_server((host, port), family=family, backlog=_CLIENTS)
         self._key, self._inside = digest(key.encode()) if key is not None else None, inside
         self._clients = self._held = 0
-        self._meetings: set[asyncio.Task[Any] | None] = set()
+        self._meetings: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -75,17 +75,23 @@ class Gate:
     async def _listen(self) -> None:
         server = await asyncio.start_server(self._meet, sock=self._socket, limit=_HEAD)
         await self._ended.wait()
-        server.close()
         await asyncio.sleep(_SETTLING)
+        server.close()
+        for meeting in self._meetings:
+            meeting.cancel()
+        await asyncio.gather(*self._meetings)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client, from its first byte to the last."""
         self._clients += 1
         meeting = asyncio.current_task()
+        assert meeting is not None
         self._meetings.add(meeting)  # the loop alone would let go of one that waits for its connection to close
         try:
             if self._clients <= _CLIENTS:
                 await self._pass_on(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the gate ends
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             pass  # it left, said nothing, or said no request
         finally:
