@@ -372,7 +372,7 @@ def test_a_run_that_became_unstable_went_back_twice_and_said_so(failed_run):
     _, events, error = failed_run
     assert [e.code for e in events if isinstance(e, Warned)].count("rolled_back") == 2
     assert [e.learning_rate_factor for e in events if isinstance(e, RolledBack)] == [0.5, 0.25]
-    assert "--lr at a quarter" in error.hint
+    assert "--lr at an eighth of its value" in error.hint  # a quarter has just failed
     assert "phinetune report" in error.hint
 
 

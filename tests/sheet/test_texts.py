@@ -66,6 +66,21 @@ def test_personal_data_is_counted_and_never_whole() -> None:
     assert not any(secret in told for secret in ("jane@", "firm.org", "7946"))
 
 
+def test_of_very_many_rows_no_more_are_told_than_decide() -> None:
+    """A fifth of them, and 2,000 at least: each is looked through again for what is told of it."""
+    same = ("Who is jane@firm.org, **really**?", "Jane <b>Doe</b> of the cafÃ©.")
+    kinds = ("personal_data", "markdown", "html", "mojibake")
+    few, many = (
+        {each.code: each for each in warn_of_texts([Pair(*same, row) for row in range(2, 2 + count)])}
+        for count in (1999, 10_100)
+    )
+    for kind in kinds:
+        assert few[kind].rows == tuple(range(2, 2001))
+        assert few[kind].message.startswith("1,999 pairs hold ")
+        assert many[kind].rows == tuple(range(2, 2 + 2021))
+        assert many[kind].message.startswith("At least 2,021 pairs hold (none was looked for after row 2022) ")
+
+
 def test_no_other_finding_quotes_personal_data() -> None:
     asked = "jane@firm.org cafÃ© <b>tom@firm.org</b>"
     for warning in found((asked, asked)).values():

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from phinetune.sheet.findings import Pair, counted, examples, quoted, warn_of_rows
+from phinetune.sheet.findings import Pair, counted, examples, place, quoted, warn_of_rows
 from phinetune.sheet.garbled import find_garbled
 from phinetune.sheet.languages import language_of
 from phinetune.sheet.marks import find_html, find_markdown
@@ -17,6 +18,9 @@ from phinetune.sheet.table import SheetWarning
 
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
+# So many pairs with one kind of finding, and a fifth of all, are enough: the verdict changes at a tenth of the rows,
+# and what is told of a row takes longer than to find it.
+_ENOUGH, _SHARE = 2000, 5
 _Both = tuple[str | None, str | None]  # the languages of a question and its answer
 _Found = list[tuple[Pair, str]]
 
@@ -27,25 +31,32 @@ def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
     html: _Found = []
     markdown: _Found = []
     personal: list[tuple[Pair, list[tuple[str, str]]]] = []
+    enough = _enough(pairs)
     # Pair by pair and not look by look: what is personal in a text is sought once then, whatever is told of it.
     for pair in pairs:
         texts = (pair.question, pair.answer)
-        if damage := find_garbled(texts[0]) or find_garbled(texts[1]):
+        if len(garbled) < enough and (damage := find_garbled(texts[0]) or find_garbled(texts[1])):
             garbled.append((pair, damage))
-        if mark := _mark(texts, find_html):
+        if len(html) < enough and (mark := _mark(texts, find_html)):
             html.append((pair, mark))
-        if mark := _mark(texts, find_markdown):
+        if len(markdown) < enough and (mark := _mark(texts, find_markdown)):
             markdown.append((pair, mark))
-        if kinds := _personal(texts):
+        if len(personal) < enough and (kinds := _personal(texts)):
             personal.append((pair, kinds))
     return [
         *_echoes(pairs),
-        *_warn_of_garbled(garbled),
-        *_warn_of_marks(html, "HTML", "The model would learn to write it: take it out, or export plain text."),
-        *_warn_of_marks(markdown, "Markdown", "The model will write it too: good only where it is shown as such."),
-        *_warn_of_personal(personal),
+        *_warn_of_garbled(garbled, enough),
+        *_warn_of_marks(html, enough, "HTML", "The model would learn to write it: take it out, or export plain text."),
+        *_warn_of_marks(
+            markdown, enough, "Markdown", "The model will write it too: good only where it is shown as such."
+        ),
+        *_warn_of_personal(personal, enough),
         *_foreign(pairs),
     ]
+
+
+def _enough(pairs: Sequence[Pair]) -> int:
+    return max(_ENOUGH, len(pairs) // _SHARE + 1)
 
 
 def _echoes(pairs: Sequence[Pair]) -> list[SheetWarning]:
@@ -70,14 +81,14 @@ def _personal(texts: tuple[str, str]) -> list[tuple[str, str]]:
     return [(kind, f"{kind} {text[start : start + 2]}…") for text in texts for kind, start, _ in find_personal(text)]
 
 
-def _warn_of_garbled(found: Sequence[tuple[Pair, tuple[str, str]]]) -> list[SheetWarning]:
+def _warn_of_garbled(found: Sequence[tuple[Pair, tuple[str, str]]], enough: int) -> list[SheetWarning]:
     if not found:
         return []
     wrong, right = found[0][1]
     example = f"{wrong} instead of {right}" if right else wrong
     message = (
-        f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} garbled letters, such as {example}: the text was once "
-        "read with the wrong encoding. The model would learn to write them; export it again as .xlsx or CSV UTF-8."
+        f"{_hold(found, enough)} garbled letters, such as {example}: the text was once read with the wrong encoding. "
+        "The model would learn to write them; export it again as .xlsx or CSV UTF-8."
     )
     notes = [
         (pair, f"garbled letters: {wrong}" + (f", should read {right}" if right else ""))
@@ -86,21 +97,20 @@ def _warn_of_garbled(found: Sequence[tuple[Pair, tuple[str, str]]]) -> list[Shee
     return [warn_of_rows("mojibake", message, notes)]
 
 
-def _warn_of_marks(found: _Found, name: str, meaning: str) -> list[SheetWarning]:
+def _warn_of_marks(found: _Found, enough: int, name: str, meaning: str) -> list[SheetWarning]:
     if not found:
         return []
-    pairs = _pairs([pair for pair, _ in found], "holds", "hold")
-    message = f"{pairs} {name} left over, such as {found[0][1]}. {meaning}"
+    message = f"{_hold(found, enough)} {name} left over, such as {found[0][1]}. {meaning}"
     return [warn_of_rows(name.lower(), message, [(pair, f"{name} left over: {mark}") for pair, mark in found])]
 
 
-def _warn_of_personal(found: Sequence[tuple[Pair, list[tuple[str, str]]]]) -> list[SheetWarning]:
+def _warn_of_personal(found: Sequence[tuple[Pair, list[tuple[str, str]]]], enough: int) -> list[SheetWarning]:
     if not found:
         return []
     counts = Counter(kind for _, kinds in found for kind, _ in kinds)
     what = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common())
     message = (
-        f"{_pairs([pair for pair, _ in found], 'holds', 'hold')} what looks like personal data or secrets: {what}. "
+        f"{_hold(found, enough)} what looks like personal data or secrets: {what}. "
         "Whoever has the model may get it to tell them; take out what is not meant for everybody."
     )
     notes = [(pair, f"likely personal data: {', '.join(shown for _, shown in kinds)}") for pair, kinds in found]
@@ -125,7 +135,7 @@ def _foreign(pairs: Sequence[Pair]) -> list[SheetWarning]:
         return []
     languages = ", ".join(f"{language} ({count:,})" for language, count in counts.most_common())
     message = (
-        f"{_pairs([pair for pair, _ in found], 'is', 'are')} in another language than most, or answered in another one "
+        f"{_pairs(found, 'is', 'are')} in another language than most, or answered in another one "
         f"than asked; found: {languages}. The model may answer in the wrong language, and learns little of a rare one."
     )
     return [warn_of_rows("mixed_languages", message, found)]
@@ -145,5 +155,11 @@ def _count_languages(written: Sequence[_Both]) -> Counter[str]:
     return Counter(language for both in written for language in set(both) if language)
 
 
-def _pairs(found: Sequence[Pair], one: str, several: str) -> str:
+def _hold(found: Sequence[tuple[Pair, Any]], enough: int) -> str:
+    """ "3 pairs hold", and up to which row where so many were enough."""
+    said = _pairs(found, "holds", "hold")
+    return f"At least {said} (none was looked for after {place(found[-1][0])})" if len(found) == enough else said
+
+
+def _pairs(found: Sequence[Any], one: str, several: str) -> str:
     return f"{counted(len(found), 'pair')} {one if len(found) == 1 else several}"

@@ -240,11 +240,11 @@ class Recovery:
             kept = f"The last sound state is kept in checkpoints/checkpoint-{latest}."
         rows = sorted({row for event in progress.history if isinstance(event, StepSkipped) for row in event.rows})
         look = f" Rows of the skipped steps: {_listed(rows)}; look at them with phinetune check." if rows else ""
+        less = _share(progress.learning_rate_factor / 2)
         return TrainingError(
             f"Training became unstable: {trouble}. {kept}",
-            "Begin anew in another folder (--out) with --lr at a quarter of its value, or with --dtype fp32 if it was "
-            "fp16."
-            f"{look} `phinetune report` on this folder shows the curves.",
+            f"Begin anew in another folder (--out) with --lr at {less} of its value, or with --dtype fp32 if it was "
+            f"fp16.{look} `phinetune report` on this folder shows the curves.",
         )
 
 
@@ -266,4 +266,4 @@ def _times(count: int) -> str:
 
 
 def _share(factor: float) -> str:
-    return {0.5: "half", 0.25: "a quarter"}.get(factor, f"{factor:g} times")
+    return {0.5: "half", 0.25: "a quarter", 0.125: "an eighth"}.get(factor, f"{factor:g} times")
