@@ -214,7 +214,7 @@ def test_no_step_of_a_real_run_was_a_spike(path):
     taken = [row for row in read_metrics(path) if row.train_loss is not None and row.grad_norm is not None]
     history = _history([row.train_loss for row in taken], [row.grad_norm for row in taken])
     found = [row.step for i, row in enumerate(taken) if reason_to_skip(history[:i], row.train_loss, row.grad_norm)]
-    assert len(taken) > 5
+    assert len(taken) >= 5
     assert not found
 
 

@@ -34,12 +34,12 @@ class Inside:
         while True:
             line, _ = self._socket.accept()
             with line:
-                heard = b""
+                heard = bytearray()
                 while b"\r\n\r\n" not in heard or not heard.endswith(b"}"):
-                    if not (more := line.recv(1000)):
+                    if not (more := line.recv(1 << 16)):
                         break
                     heard += more
-                self.heard.append(heard)
+                self.heard.append(bytes(heard))
                 line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
 
