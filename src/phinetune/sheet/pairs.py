@@ -163,7 +163,7 @@ def _find_pairs(
             *warn_of_few(len(pairs)),
             *warn_of_repeats(pairs),
             *warn_of_likely_placeholders(pairs),
-            *warn_of_texts(pairs),
+            *warn_of_texts(pairs, len(pairs) + len(skipped)),
             *warn_of_lengths(pairs),
         ),
     )

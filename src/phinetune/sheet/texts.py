@@ -18,20 +18,20 @@ from phinetune.sheet.table import SheetWarning
 
 # A translator's sheet has two languages in most rows; only where a few do, these are worth a look.
 _FOREIGN_SHARE = 0.5
-# So many pairs with one kind of finding, and a fifth of all, are enough: the verdict changes at a tenth of the rows,
-# and what is told of a row takes longer than to find it.
-_ENOUGH, _SHARE = 2000, 5
+# So many pairs with one kind of finding, and more than a tenth of the rows, are enough: there the verdict changes
+# (verdict.py), and what is told of a row takes longer than to find it.
+_ENOUGH, _SHARE = 2000, 10
 _Both = tuple[str | None, str | None]  # the languages of a question and its answer
 _Found = list[tuple[Pair, str]]
 
 
-def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
-    """What is wrong with single texts of these pairs."""
+def warn_of_texts(pairs: Sequence[Pair], rows: int) -> list[SheetWarning]:
+    """What is wrong with single texts of these pairs, which are those of so many rows."""
     garbled: list[tuple[Pair, tuple[str, str]]] = []
     html: _Found = []
     markdown: _Found = []
     personal: list[tuple[Pair, list[tuple[str, str]]]] = []
-    enough = _enough(pairs)
+    enough = max(_ENOUGH, rows // _SHARE + 1)
     # Pair by pair and not look by look: what is personal in a text is sought once then, whatever is told of it.
     for pair in pairs:
         texts = (pair.question, pair.answer)
@@ -53,10 +53,6 @@ def warn_of_texts(pairs: Sequence[Pair]) -> list[SheetWarning]:
         *_warn_of_personal(personal, enough),
         *_foreign(pairs),
     ]
-
-
-def _enough(pairs: Sequence[Pair]) -> int:
-    return max(_ENOUGH, len(pairs) // _SHARE + 1)
 
 
 def _echoes(pairs: Sequence[Pair]) -> list[SheetWarning]:
