@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py --out demo
 
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 torture: $(READY)
 	-$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[torture]'  # of a fuzzer; the others do without

@@ -58,6 +58,9 @@ class Process:
             watch.cancel()
         return said
 
+    def wait(self, timeout: float) -> None:
+        self._process.join(timeout)
+
     def close(self) -> None:
         self._process.kill()
         self._process.join()

@@ -67,7 +67,7 @@ def main() -> int:
             )
         ]
         if _may_mount(folder):
-            sizes = [0.3, 0.7] if chosen.short else [i / 20 for i in range(1, 24)]
+            sizes = [0.5] if chosen.short else [i / 20 for i in range(1, 24)]
             rows.append(row_of("small file system that fills up", _filling(folder, train, expected, used, sizes)))
         times = 1 if chosen.short else 8
         if _may_forbid(folder):

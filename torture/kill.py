@@ -34,9 +34,7 @@ ADAPTER = "adapter_model.safetensors"
 IN_SHORT = {
     ("step", "between"),
     ("torn", "checkpoint"),
-    ("rmdir", "pruning"),
     ("replace", "model"),
-    ("fsync", "report"),
 }
 OLD_SEED, NEW_SEED = 7, 42
 BAD_STEPS = (1, 2, 3, 6, 11, 12, 13, 16)  # with a checkpoint after 3, 5, 6 and so on: back to the beginning, and to 10
@@ -86,7 +84,7 @@ def main() -> int:
             ),
             _killed_while_overwriting(course, expected, 1 if few else 20, pick),
             _vanished_machine(course, expected, 1 if few else 20, pick),
-            _killed_around_going_back(course, 2 if few else 40, pick),
+            _killed_around_going_back(course, 1 if few else 40, pick),
         ]
         if not chosen.short:
             rows.append(_killed_often(course, expected, points, 2 if chosen.full else 12, pick))

@@ -59,6 +59,8 @@ def test_while_training_it_finishes_the_step_saves_and_says_how_to_go_on(toy_bas
     assert "--resume" in out
     steps = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.glob("checkpoints/checkpoint-*"))
     assert f"Stopped after step {steps[-1]}." in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "model").exists()
     assert not list(tmp_path.rglob(".*"))
 
 

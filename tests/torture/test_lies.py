@@ -18,11 +18,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="l
     ("script", "first", "count"),
     [
         ("lying_sheets", 0, 12),
-        ("lying_sheets", 5000, 150),
-        ("lying_settings", 0, 200),
-        ("lying_models", 0, 120),
-        ("lying_runs", 0, 30),
-        ("hostile_clients", 0, 40),
+        ("lying_sheets", 5000, 60),
+        ("lying_settings", 0, 80),
+        ("lying_models", 0, 60),
+        ("lying_runs", 0, 12),
+        ("hostile_clients", 0, 16),
     ],
 )
 def test_each_lie_is_read_or_refused(script: str, first: int, count: int) -> None:

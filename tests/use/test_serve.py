@@ -257,26 +257,17 @@ def test_what_llama_cpp_cannot_load_is_a_clear_error(toy_run, tmp_path):
         phinetune.serve(tmp_path / "text.gguf")
 
 
-def test_the_command_serves_until_it_is_told_to_stop(toy_run):
-    command = [sys.executable, "-m", "phinetune", "serve", str(toy_run.folder.root), "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ) as run:
-        try:
-            address = json.loads(run.stdout.readline())["address"]
-            assert "choices" in _post(address, "/v1/chat/completions", _chat("Who?"))
-        finally:
-            run.send_signal(signal.SIGINT)
-        assert run.wait(timeout=30) == 0
-
-
 @pytest.mark.parametrize("flags", [[], ["--log"]])
-def test_the_log_tells_of_answers_when_asked_to_and_never_what_was_said(toy_run, flags):
+def test_the_command_serves_until_it_is_told_to_stop_and_its_log_never_tells_what_was_said(toy_run, flags):
     command = [sys.executable, "-m", "phinetune", "serve", str(toy_run.folder.root), "--port", "0", "--json", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as run:
         try:
-            _post(json.loads(run.stdout.readline())["address"], "/v1/chat/completions", _chat("Xylophone?"))
+            address = json.loads(run.stdout.readline())["address"]
+            assert "choices" in _post(address, "/v1/chat/completions", _chat("Xylophone?"))
         finally:
             run.send_signal(signal.SIGINT)
         told = run.communicate(timeout=30)[1]
+    assert run.returncode == 0
     assert ("tokens per second" in told) == bool(flags)
     assert "Xylophone" not in told
 
