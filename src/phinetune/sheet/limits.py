@@ -1,4 +1,4 @@
-"""How much a sheet may hold, so that looking through it takes no more than 10 s and 1 GB on an ordinary machine.
+"""How much a sheet may hold, so that looking through it takes about 10 s and less than 1 GB on an ordinary machine.
 
 Measured on a slow and busy one (26 November 2026): 0.08 ms of computing for a row of 300 plain letters, up to twice as
 much for letters beyond ASCII, and more where every row is at fault.
