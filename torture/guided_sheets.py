@@ -22,6 +22,16 @@ _STYLES = b"""<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml
 _LIMITS = ["-timeout=10", "-rss_limit_mb=1500", "-max_len=20000", "-print_final_stats=1"]
 
 
+def beginnings() -> dict[str, bytes]:
+    """Honest inputs of every kind, by name, which the fuzzer begins from."""
+    sheet = '<row r="1"><c r="A1" t="e"><v>#N/A</v></c><c r="B1"><f>A1</f><v>0</v></c></row>'
+    return {
+        **{name: b"t" + data for name, data in seeds.texts().items()},
+        "styles": b"s" + _STYLES,
+        "sheet": b"x" + str(seeds.xlsx_parts(sheet)["xl/worksheets/sheet1.xml"]).encode(),
+    }
+
+
 def try_out(data: bytes) -> None:
     """One input: its first byte says what it is taken for."""
     from xml.parsers.expat import ExpatError
@@ -37,7 +47,7 @@ def try_out(data: bytes) -> None:
             _faults_in(data, "FAQ", "a.xlsx", {"1": "0%", "2": "00000", "3": "by country"})
         elif kind == b"s":
             _StylesParser().parse(data)
-        elif tables := [table for table in _text_tables(data, "a.csv") if table.rows]:
+        elif tables := [table for table in _text_tables(data, "a.csv", None) if table.rows]:
             choose_columns(tables)
     except SheetError:
         return
@@ -69,11 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="guided-sheets-") as place:
         corpus = Path(place, "corpus")
         corpus.mkdir()
-        for name, data in seeds.texts().items():
-            (corpus / name).write_bytes(b"t" + data)
-        sheet = '<row r="1"><c r="A1" t="e"><v>#N/A</v></c><c r="B1"><f>A1</f><v>0</v></c></row>'
-        (corpus / "styles").write_bytes(b"s" + _STYLES)
-        (corpus / "sheet").write_bytes(b"x" + str(seeds.xlsx_parts(sheet)["xl/worksheets/sheet1.xml"]).encode())
+        for name, data in beginnings().items():
+            (corpus / name).write_bytes(data)
         limits = [*_LIMITS, f"-runs={options.count}", f"-seed={options.seed + 1}", f"-artifact_prefix={place}/"]
         if options.seconds:
             limits.append(f"-max_total_time={options.seconds:.0f}")

@@ -32,3 +32,13 @@ def test_each_lie_is_read_or_refused(script: str, first: int, count: int) -> Non
     [row] = json.loads(done.stdout)["rows"]
     assert row["failures"] == []
     assert row["survived"] == row["tried"] == count
+
+
+def test_guided_fuzzer_reads_what_it_begins_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TORTURE)
+    import guided_sheets
+
+    for kind in (b"t", b"s", b"x"):
+        assert any(data.startswith(kind) for data in guided_sheets.beginnings().values())
+    for data in guided_sheets.beginnings().values():
+        guided_sheets.try_out(data)
