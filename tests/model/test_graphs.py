@@ -57,7 +57,7 @@ def test_a_processor_records_nothing():
 
 
 def test_memory_that_runs_out_is_told_as_such_where_ending_the_recording_fails_too(monkeypatch):
-    pools = iter("ab")
+    pools = iter("abc")
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
     model = lora.attach(toys.phi(), LoraSettings(r=4), "toy", seed=1)
     graphed = GraphedRows(model, fast_row_loss(model))
@@ -71,10 +71,11 @@ def test_memory_that_runs_out_is_told_as_such_where_ending_the_recording_fails_t
     monkeypatch.setattr(graphed, "_record", runs_out)
     with pytest.raises(torch.OutOfMemoryError):
         graphed.add_gradients(lay_out(_examples([20, 31])), 1.0)
-    assert graphed._works
+    assert graphed.records
+    assert not graphed.give_up()
     graphed._recorded[object()] = object()
-    graphed.give_up()
-    assert (graphed._recorded, graphed._pool) == ({}, "b")
+    assert graphed.give_up()
+    assert (graphed._recorded, graphed._pool) == ({}, "c")
 
 
 needs_a_gpu = pytest.mark.skipif(

@@ -16,6 +16,7 @@ from allocator import FailingAllocator
 from phinetune.errors import TrainingError
 from phinetune.events import Finished, Saved, StepDone, Validated, Warned
 from phinetune.model import lora
+from phinetune.model.graphs import GraphedRows
 from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
 from phinetune.tokens.encode import Encoder
@@ -190,21 +191,56 @@ def test_a_checkpoint_that_did_not_fit_is_written_without_the_gradients(tmp_path
     assert not list((tmp_path / "checkpoints").glob(".partial-*"))
 
 
-def test_what_could_be_made_again_is_given_up_before_the_next_try():
-    examples = _corpus().train
-    room = Room(lora.attach(toys.phi(), LoraSettings(r=4), "toy", 1), examples, [], Progress(), 6)
-    given_up, tried = [], []
-    room.give_up = lambda: given_up.append(len(tried))
+class _Graphs(GraphedRows):
+    """Graphs that hold something whenever a row was recorded."""
 
-    def compute(pairs: int) -> int:
-        tried.append(pairs)
-        if pairs > 2:
+    def __init__(self) -> None:
+        self.records, self.held = True, False
+
+    def give_up(self) -> bool:
+        held, self.held = self.held, False
+        return held
+
+
+def test_recorded_graphs_are_given_up_before_rows_are_halved_and_a_resume_remembers():
+    progress, tried = Progress(), []
+
+    def room() -> tuple[Room, _Graphs]:
+        examples, graphs = _corpus().train, _Graphs()
+        made = Room(lora.attach(toys.phi(), LoraSettings(r=4), "toy", 1), examples, examples, progress, 12)
+        made.watch(graphs)
+        return made, graphs
+
+    first, graphs = room()
+
+    def compute(pairs: int) -> None:
+        tried.append((pairs, graphs.records))
+        graphs.held = graphs.records
+        if (pairs, graphs.records) > (3, False):
             raise MemoryError
-        return pairs
 
-    assert len(list(room.for_step(1, compute))) == 2
-    assert tried == [6, 3, 1]
-    assert given_up == [1, 2]
+    said = list(first.for_step(1, compute))
+    assert tried == [(12, True), (12, False), (6, True), (6, False), (3, True), (3, False)]
+    assert [event.code for event in said] == ["out_of_memory"] * 5
+    again, graphs = room()
+    assert (again.pairs_per_row, graphs.records) == (3, False)
+
+
+def test_validation_is_tried_again_as_it_was_where_graphs_were_given_up():
+    examples, graphs, tried = _corpus().train, _Graphs(), []
+    room = Room(lora.attach(toys.phi(), LoraSettings(r=4), "toy", 1), examples, examples, Progress(), 6)
+    room.watch(graphs)
+    graphs.held = True
+
+    def compute(tokens: int) -> None:
+        tried.append(tokens)
+        if len(tried) == 1:
+            raise MemoryError
+
+    assert list(room.for_validation(compute)) == []
+    assert len(tried) == 2
+    assert tried[0] == tried[1]
+    assert graphs.records
 
 
 def test_the_check_before_training_makes_do_with_short_pairs(tmp_path):

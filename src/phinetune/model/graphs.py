@@ -91,7 +91,7 @@ def _ops(model: PeftModel) -> PlainOps:
 
 
 class GraphedRows:
-    """The fast way on a GPU, which also gives gradients by recorded graphs.
+    """The fast way on a GPU, which also gives gradients by recorded graphs, as long as `records`.
 
     They are added up in tensors that stay, and become the parameters' own.
     """
@@ -105,7 +105,7 @@ class GraphedRows:
         parts = torch.split(self._sums, [parameter.numel() for parameter in parameters])
         self._gradients = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
         self._recorded: dict[Size, _Recorded] = {}
-        self._works = True
+        self.records = True
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def __call__(self, row: Row) -> torch.Tensor:
@@ -116,7 +116,7 @@ class GraphedRows:
         """Whether its activations are kept rather than computed again, and there is room for them twice."""
         base: PreTrainedModel = self._model.get_base_model()
         tokens = size_of(lengths, 1, is_training=True).tokens
-        if not self._works:
+        if not self.records:
             return False
         config = base.config
         kept = bytes_of_a_row(
@@ -154,11 +154,12 @@ class GraphedRows:
             ops.salt.zero_()  # rows without a graph count on it
         return recorded.loss.clone()
 
-    def give_up(self) -> None:
-        """Give back what all graphs hold; they are recorded again. What a failed recording took would stay in the pool
-        that they share: of 11 GB, rows of 128 pairs came down to 4, where 16 should fit."""
+    def give_up(self) -> bool:
+        """Give back what all graphs hold, and what a failed recording left in their pool. Whether there were any."""
+        held = bool(self._recorded)
         self._recorded.clear()
         self._pool = torch.cuda.graph_pool_handle()
+        return held
 
     def _take_gradients(self) -> None:
         """Make the sums the parameters' gradients, holding what these hold."""
@@ -183,7 +184,7 @@ class GraphedRows:
             for each in (error, error.__context__):
                 if each is not None and is_out_of_memory(each):
                     raise each from None
-            self._works = False
+            self.records = False
         return self._recorded.get(size)
 
     def _record(self, size: Size, numbers: torch.Tensor) -> _Recorded:

@@ -17,7 +17,6 @@ from peft import PeftModel
 from phinetune.errors import DoesNotFitError, PhinetuneError, RunError, TrainingError
 from phinetune.events import Event, Finished, Saved, Started, StepDone, StepSkipped, Validated, Warned
 from phinetune.model import lora
-from phinetune.model.graphs import GraphedRows
 from phinetune.model.rows import RowLoss
 from phinetune.settings import TrainSettings
 from phinetune.tokens.batch import micro_batches, validation_batches
@@ -86,8 +85,7 @@ def fit(
     with closing(run.saver), proven_row_loss(model, corpus.train) as (row_loss, warning):
         if warning is not None:
             yield warning
-        if isinstance(row_loss, GraphedRows):
-            run.room.give_up = row_loss.give_up
+        run.room.watch(row_loss)
         try:
             if corpus.validation and resume_from is None:
                 yield from run.validate(row_loss)

@@ -22,8 +22,8 @@ _RECORDED: dict[str, TypeAdapter[Any]] = {
 class Progress:
     """How far a run has come. The history is the events so far: a resume replays them to whoever listens.
 
-    `pairs_per_row`, `validation_row` and `recompute` are set where what was planned did not fit (see room.py);
-    `rollbacks` and `learning_rate_factor` count the returns to an earlier state (see recovery.py).
+    `pairs_per_row`, `validation_row`, `without_graphs` and `recompute` are set where what was planned did not fit (see
+    room.py); `rollbacks` and `learning_rate_factor` count the returns to an earlier state (see recovery.py).
     `peak_learning_rate` is the one that the run began with, which a search may have found (see learning_rate.py).
     """
 
@@ -35,6 +35,7 @@ class Progress:
     loss_scale_good_steps: int = 0
     pairs_per_row: int | None = None
     validation_row: int | None = None
+    without_graphs: bool = False
     recompute: bool = False
     rollbacks: int = 0
     learning_rate_factor: float = 1.0
@@ -64,11 +65,8 @@ class Progress:
         """Take over what a later state knows and this one, gone back to, must not forget: what fits in memory, how
         often the run went back, and at which share of the learning rate it goes on.
         """
-        self.pairs_per_row, self.validation_row, self.recompute = (
-            later.pairs_per_row,
-            later.validation_row,
-            later.recompute,
-        )
+        self.pairs_per_row, self.validation_row = later.pairs_per_row, later.validation_row
+        self.without_graphs, self.recompute = later.without_graphs, later.recompute
         self.rollbacks, self.learning_rate_factor = later.rollbacks, later.learning_rate_factor
         self.peak_learning_rate = later.peak_learning_rate
         self.history += [event for event in later.returns if event not in self.history]

@@ -1,6 +1,7 @@
 """How much goes through the model at once, and less of it when memory runs out.
 
     training     16 pairs a row ─► 8 ─► 4 ─► 2 ─► 1 ─► 1, recomputing ─► DoesNotFitError with the GB that it takes
+                 each as recorded graphs, where a GPU has them, ─► without
     validation   2048 tokens a row ─► 1024 ─► … ─► one pair a row ─► DoesNotFitError
     copies       once more without gradients and caches ─► DoesNotFitError: see there what is done without
 
@@ -25,7 +26,9 @@ from phinetune.model import lora
 from phinetune.model.attend import attention_kind
 from phinetune.model.device import total_memory_bytes
 from phinetune.model.footprint import Computing, Row, step_footprint
+from phinetune.model.graphs import GraphedRows
 from phinetune.model.out_of_memory import is_out_of_memory, release_memory
+from phinetune.model.rows import RowLoss
 from phinetune.model.shape import adapter_shape, read_shape
 from phinetune.tokens.encode import Example
 from phinetune.training.progress import Progress
@@ -53,9 +56,16 @@ class Room:
         self._held_out_tokens = sum(len(example.ids) for example in held_out)
         self._progress = progress
         self._planned = pairs_per_row
-        self.give_up: Callable[[], None] = lambda: None  # gives back what could be made again
+        self._graphs: GraphedRows | None = None
+        self._gave_up_graphs = False  # when memory last ran out
         if progress.recompute:
             self._recompute()
+
+    def watch(self, row_loss: RowLoss) -> None:
+        """Know the graphs that rows go by, if they do: what these hold can be given back."""
+        if isinstance(row_loss, GraphedRows):
+            self._graphs = row_loss
+            row_loss.records = not self._progress.without_graphs
 
     @property
     def pairs_per_row(self) -> int:
@@ -69,8 +79,12 @@ class Room:
         """`compute(pairs a row)`, with fewer of them until it fits. Raises DoesNotFitError when nothing does."""
         while (done := self._try(lambda: compute(self.pairs_per_row))) is None:
             pairs = self.pairs_per_row
-            if pairs > 1:
+            if self._gave_up_graphs:
+                self._record(False)
+                how = "without the recordings that spare the processor work"
+            elif pairs > 1:
                 self._progress.pairs_per_row = pairs // 2
+                self._record(True)
                 how = f"with {_pairs(pairs // 2)} at a time instead of {pairs}"
             elif not self._progress.recompute:
                 self._recompute()
@@ -87,6 +101,8 @@ class Room:
     def for_validation(self, compute: Callable[[int], Result]) -> Tried[Result]:
         """`compute(tokens a row)`, with fewer of them until it fits. Raises DoesNotFitError when nothing does."""
         while (done := self._try(lambda: compute(self.validation_row))) is None:
+            if self._gave_up_graphs:
+                continue
             if self.validation_row <= len(self._longest.ids):  # every long pair is a row of its own already
                 raise does_not_fit(self._model, self._longest)
             self._progress.validation_row = min(self.validation_row, self._held_out_tokens) // 2
@@ -120,9 +136,14 @@ class Room:
                 raise
         # Only here is the error gone, and with it the traceback that holds the tensors of the failed try.
         drop_gradients([parameter for _, parameter in lora.trainable(self._model)])
-        self.give_up()
+        self._gave_up_graphs = self._graphs is not None and self._graphs.give_up()
         release_memory()
         return None
+
+    def _record(self, records: bool) -> None:
+        if self._graphs is not None:
+            self._graphs.records = records
+            self._progress.without_graphs = not records
 
     def _recompute(self) -> None:
         self._progress.recompute = True
