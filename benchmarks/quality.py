@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
-        print(_table())
+        print(_tables())
         return
     keep_freed_memory()
     for recipe in arguments.recipes.split(","):
@@ -101,6 +101,7 @@ def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: in
         "sheet": Path(sheet).stem,
         "recipe": recipe,
         "seed": seed,
+        "device": device.type,
         "learning_rate": settings.learning_rate,
         "pairs": len(train),
         "held_out": len(held_out),
@@ -136,30 +137,48 @@ def _interval(contrast: Any) -> dict[str, Any]:
     }
 
 
-def _table() -> str:
-    """What was measured, the latest of each sheet, recipe and seed, as Markdown; of other seeds the loss alone."""
+def _tables() -> str:
+    """What was measured, as Markdown: one seed in full, then the held-out losses of the others."""
     rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    every = {(row["sheet"], row["recipe"], row.get("seed", _SEED)): row for row in rows}
-    latest = {(sheet, recipe): row for (sheet, recipe, seed), row in every.items() if seed == _SEED}
-    columns = ["sheet", "recipe", "held-out loss", "other seeds", "without the end", "token F1", "stops"]
-    columns += ["best of steps", "seconds"]
-    lines = [columns, ["---", "---", *["---:"] * 7]]
+    return "\n\n".join((_in_full([row for row in rows if row["seed"] == _SEED]), _of_seeds(rows)))
+
+
+def _in_full(rows: Sequence[dict[str, Any]]) -> str:
+    latest = {(row["sheet"], row["recipe"]): row for row in rows}
+    lines = [["sheet", "recipe", "held-out loss", "without the end", "token F1", "stops", "best of steps", "seconds"]]
     for sheet in dict.fromkeys(row["sheet"] for row in rows):
         of_sheet = [row for (name, _), row in latest.items() if name == sheet]
         first = of_sheet[0]
         lines.append(
-            [sheet, "base model", _within(first["loss"]["base"]), "", f"{first['words'][0]:.2f}",
+            [sheet, "base model", _within(first["loss"]["base"]), f"{first['words'][0]:.2f}",
              _within(first["f1"]["base"]), f"{first['stops'][0]:.0%}", "", ""]
         )  # fmt: skip
         for row in of_sheet:
-            others = [r for (*same, seed), r in every.items() if same == [sheet, row["recipe"]] and seed != _SEED]
-            again = ", ".join(f"{other['loss']['tuned'][0]:.2f}" for other in others)
             lines.append(
-                ["", _name(row), _within(row["loss"]["tuned"]), again, f"{row['words'][1]:.2f}",
+                ["", _name(row), _within(row["loss"]["tuned"]), f"{row['words'][1]:.2f}",
                  _within(row["f1"]["tuned"]), f"{row['stops'][1]:.0%}", f"{row['best_step']} of {row['steps']}",
                  f"{row['seconds']:.0f}"]
             )  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown(lines, words=2)
+
+
+def _of_seeds(rows: Sequence[dict[str, Any]]) -> str:
+    """The held-out loss of every recipe and sheet, a number for each seed but the one that is told in full."""
+    latest = {(row["recipe"], row["sheet"], row["seed"]): row for row in rows if row["seed"] != _SEED}
+    sheets, seeds = ({key[place] for key in latest} for place in (1, 2))
+    lines = [["recipe", *sorted(sheets)]]
+    for recipe in dict.fromkeys(recipe for recipe, _, _ in latest):
+        of_recipe = [[latest.get((recipe, sheet, seed)) for seed in sorted(seeds)] for sheet in sorted(sheets)]
+        lines.append(
+            [recipe, *(" ".join(f"{row['loss']['tuned'][0]:.2f}" for row in each if row) for each in of_recipe)]
+        )
+    return _markdown(lines, words=1)
+
+
+def _markdown(lines: Sequence[Sequence[str]], words: int) -> str:
+    """`words` columns of words, then numbers."""
+    rule = ["---" if place < words else "---:" for place in range(len(lines[0]))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 def _name(row: dict[str, Any]) -> str:

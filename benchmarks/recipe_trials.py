@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -256,6 +257,7 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> str:
     data = material(encoder, arguments.sheet, arguments.test, arguments.tokens, seed)
     found = trial(arguments.model, data, VARIANTS[name], arguments.epochs, arguments.lr, seed)
     about = {"sheet": Path(arguments.sheet).stem, "variant": name, "seed": seed, "lr": arguments.lr}
+    about["device"] = pick_device().type
     line = json.dumps(about | {key: round(value, 4) for key, value in found.items()})
     with Path(arguments.to).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -263,16 +265,17 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> str:
 
 
 def table(trials: Path) -> str:
-    """Every variant against `plain` on the same sheet, seed and learning rate: difference of the held-out loss."""
+    """Every variant against `plain` of the same sheet, seed, rate and device: difference of the held-out loss."""
     rows = [json.loads(line) for line in trials.read_text(encoding="utf-8").splitlines()]
-    plain = {(row["sheet"], row["seed"], row["lr"]): row["held_out"] for row in rows if row["variant"] == "plain"}
+    same = itemgetter("sheet", "seed", "lr", "device")
+    plain = {same(row): row["held_out"] for row in rows if row["variant"] == "plain"}
     sheets = list(dict.fromkeys(row["sheet"] for row in rows))
     lines = [["variant", *sheets, "trials"], ["---", *["---:"] * (len(sheets) + 1)]]
     for variant in dict.fromkeys(row["variant"] for row in rows if row["variant"] != "plain"):
         gains: dict[str, list[float]] = {sheet: [] for sheet in sheets}
         for row in rows:
-            if row["variant"] == variant and (key := (row["sheet"], row["seed"], row["lr"])) in plain:
-                gains[row["sheet"]].append(row["held_out"] - plain[key])
+            if row["variant"] == variant and same(row) in plain:
+                gains[row["sheet"]].append(row["held_out"] - plain[same(row)])
         cells = [" ".join(f"{gain:+.3f}" for gain in gains[sheet]) for sheet in sheets]
         lines.append([variant, *cells, str(sum(map(len, gains.values())))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
