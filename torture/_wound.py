@@ -32,19 +32,19 @@ PHASES = (
     ("phinetune.training.loop", "step_gradients", "step"),
     ("phinetune.training.loop", "validation_loss", "validation"),
 )
-# What is being done, told by the innermost function of these on the stack.
+# What is being done, told by the innermost function of these on the stack, by its qualified name.
 DOING = {
     "read_sheet": "reading",
     "load_base": "loading",
     "begin_anew": "making room",
     "keep_pairs": "pairs",
-    "_drop_old": "pruning",
-    "save": "checkpoint",
+    "Checkpoints._drop_old": "pruning",
+    "Checkpoints.write": "checkpoint",
     "write_rollback": "going back",
-    "resume": "resuming",
-    "_copy": "mirror",
+    "Checkpoints.resume": "resuming",
+    "Mirror._copy": "mirror",
     "restore": "restoring",
-    "write": "figures",
+    "MetricsLog.write": "figures",
     "write_visuals": "visuals",
     "write_model": "model",
     "report_on": "report",
@@ -54,11 +54,13 @@ DOING = {
 
 @dataclass(frozen=True)
 class Fault:
-    """Writing fails with this error number in this phase, at its second write, or from then on everywhere."""
+    """Writing fails with this error number in this phase, at its second write, or from then on everywhere; `mark` is
+    made when it does."""
 
     phase: str
     number: int
     forever: bool
+    mark: Path
 
 
 class Wound:
@@ -128,6 +130,7 @@ class Wound:
         self._writes += here
         if self._failing or (here and self._writes == 2):
             self._failing = fault.forever
+            os.close(os.open(fault.mark, os.O_CREAT))
             raise OSError(fault.number, os.strerror(fault.number))
 
 
@@ -155,7 +158,7 @@ def _cut_in_half(handle: int) -> None:
 def _doing() -> str:
     frame = sys._getframe(1)
     while frame is not None:
-        if (found := DOING.get(frame.f_code.co_name)) and "phinetune" in frame.f_code.co_filename:
+        if (found := DOING.get(frame.f_code.co_qualname)) and "phinetune" in frame.f_code.co_filename:
             return found
         frame = frame.f_back
     return "between"

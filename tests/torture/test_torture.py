@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -30,6 +31,19 @@ def test_everything_survives(name):
         assert not row["failures"]
         assert row["survived"] == row["tried"]
     assert done.returncode == 0
+
+
+def test_phases_are_told_by_functions_that_the_product_has(monkeypatch):
+    monkeypatch.syspath_prepend(TORTURE)
+    import _wound
+
+    found = set()
+    for path in (TORTURE.parent / "src").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            of_a_class = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+            members = node.body if of_a_class else [node]
+            found |= {of_a_class + member.name for member in members if isinstance(member, ast.FunctionDef)}
+    assert set(_wound.DOING) <= found
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forked, so that torch is not imported for each")
