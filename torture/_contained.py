@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_MESSAGE = 5_000  # characters; who would read more
-SILENCE = 10.0  # seconds that one input may take
+SILENCE = 10.0  # seconds of computing that one input may take
+_IDLE = 6  # times as many by the clock: a worker that waits hangs too, one that shares its core with others does not
 MEMORY = 1 << 30  # bytes beyond what the worker has before the first input
 _UNSHOWABLE = {*range(32), 127, *range(0x80, 0xA0), *range(0x200E, 0x2010), *range(0x202A, 0x202F)} - {9, 10}
 _UNSHOWABLE |= {*range(0x2066, 0x206A)}
@@ -137,20 +138,25 @@ def _watch(
     os.set_blocking(process.stderr.fileno(), False)
     at, pending, last_words = first, b"", b""
     patience = 60.0  # to begin with, for the imports
+    heard, had_computed = time.monotonic(), 0.0
     try:
         while True:
-            ready, _, _ = select.select([process.stdout], [], [], patience)
+            ready, _, _ = select.select([process.stdout], [], [], 1.0)
             last_words = (last_words + (process.stderr.read() or b""))[-2000:]
+            if not ready and not (
+                _computed(process.pid) - had_computed > patience or time.monotonic() - heard > _IDLE * patience
+            ):
+                continue
             chunk = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
             if not chunk:
                 if ready and process.wait() == 0:
                     return stop
-                told = f"silent for {patience:.0f} s" if not ready else f"died with {process.returncode}"
+                told = f"silent for {patience:.0f} s of computing" if not ready else f"died with {process.returncode}"
                 words = last_words.decode(errors="replace").strip()[-300:]
                 outcomes["hang" if not ready else "crash"] += 1
                 failures.append({"input": at, "outcome": told, "words": words})
                 return at + 1
-            patience = SILENCE
+            patience, heard, had_computed = SILENCE, time.monotonic(), _computed(process.pid)
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 said = json.loads(line)
@@ -171,6 +177,16 @@ def _watch(
         folder.cleanup()
 
 
+def _computed(group: int) -> float:
+    """Seconds of computing of all processes of a group so far, those that ended and were waited for included."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()  # from the third on: state, parent, group
+            ticks += sum(map(int, fields[11:15])) if int(fields[2]) == group else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _own_arguments() -> list[str]:
     words = list(sys.argv)
     return [word for word in words if word not in ("--json", "--short", "--full")]
@@ -187,7 +203,7 @@ def _work(trial: Trial, prepare: Callable[[], None], first: int, stop: int) -> N
     resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY, has + MEMORY))
     for number in range(first, stop):
         tell(input=number)
-        started = time.monotonic()
+        started = _own_computing()
         try:
             outcome, words = trial(number), ""
         except BaseException as error:
@@ -195,10 +211,15 @@ def _work(trial: Trial, prepare: Callable[[], None], first: int, stop: int) -> N
                 raise
             outcome = "memory" if isinstance(error, MemoryError) else "leak"
             words = f"{type(error).__name__}: {error}"[:300] + " @ " + _last_places(error)
-        took = time.monotonic() - started
+        took = _own_computing() - started
         if took > SILENCE:
             outcome, words = "slow", f"{took:.0f} s"
         tell(input=number, outcome=outcome, words=words)
+
+
+def _own_computing() -> float:
+    """Seconds of this process and of those that it waited for."""
+    return sum(os.times()[:4])
 
 
 def _last_places(error: BaseException) -> str:
