@@ -44,13 +44,13 @@ class Saver:
         Raises as Checkpoints.write, where it is written at once.
         """
         assert self._saving is None
-        snapshot = self.checkpoints.snapshot(model, optimizer, progress, copy=self.beside)
         if self.beside:
-            self._saving = saved, self._pool.submit(self.checkpoints.write, model, snapshot)
+            snapshot = self.checkpoints.snapshot(model, optimizer, progress, copy=True)
+            done = self._pool.submit(self.checkpoints.write, model, snapshot)
         else:
-            done: Future[Path] = Future()
-            done.set_result(self.checkpoints.write(model, snapshot))
-            self._saving = saved, done
+            done = Future()
+            done.set_result(self.checkpoints.save(model, optimizer, progress))
+        self._saving = saved, done
 
     def finish(self, *, wait: bool) -> tuple[Saved, PhinetuneError | None] | None:
         """What was saved, or why it could not be. None where nothing is on its way, or, unless `wait`, not yet done."""
