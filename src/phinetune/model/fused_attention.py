@@ -15,7 +15,8 @@ from phinetune.model.ops import ops_for
 
 
 class Kernel(Protocol):
-    """Attention of rotated queries and keys within the documents of one row: q [T, H, d], k and v [T, Kv, d]."""
+    """Attention of rotated queries and keys within the documents of one row: q [T, H, d], k and v [T, Kv, d], and the
+    gradient of the answers, all contiguous."""
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The answers [T, H, d], and what else is kept for the way back."""
@@ -48,6 +49,7 @@ class FusedAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.ops, ctx.kernel = ops_for(q), kernel
         query, key = ctx.ops.rotate(q, cos, sin), ctx.ops.rotate(k, cos, sin)
+        v = v.contiguous()
         kept = kernel.forward(query, key, v)
         ctx.save_for_backward(cos, sin, query, key, v, *kept)
         return kept[0]

@@ -189,12 +189,11 @@ class GpuOps(PlainOps):
     def attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Causal attention within documents, none of more than `longest` tokens: q [T, H, d], k and v [T, Kv, d] ->
-        answers [T, H, d], and log2 of softmax's sums [T, H]. d is WIDEST_IN_A_TILE at most.
+        """Causal attention within documents, none of more than `longest` tokens: q [T, H, d], k and v [T, Kv, d], all
+        contiguous -> answers [T, H, d], and log2 of softmax's sums [T, H]. d is WIDEST_IN_A_TILE at most.
 
         bounds int32 [documents + 1]: where documents begin and the last one ends; behind it nothing is written.
         """
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         answers, log_sums = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32)
         scale, grid, sizes = q.shape[2] ** -0.5 * _LOG2_E, (q.shape[1], len(bounds) - 1), _sizes(q, k)
         self._attention.attend[grid](q, k, v, bounds, answers, log_sums, scale, **sizes)
@@ -213,8 +212,7 @@ class GpuOps(PlainOps):
         answers: torch.Tensor,
         log_sums: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """From the gradient of the answers to those of q, k and v."""
-        g, q, k, v = g.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
+        """From the gradient of the answers, contiguous too, to those of q, k and v."""
         g_q, g_k, g_v = torch.empty_like(q), torch.empty_like(q), torch.empty_like(q)
         slope = q.shape[2] ** -0.5
         grid, given = (q.shape[1], len(bounds) - 1), (g, q, k, v, bounds, answers, log_sums)
