@@ -88,6 +88,24 @@ def attend_by_blocks(
             tl.store(log_sums + (start + place) * HEADS + head, highest + tl.log2(total), mask=place < length)
 
 
+@triton.jit
+def _upstream(g, answers, log_sums, start, place, length, head, at_query, inside, HEADS: tl.constexpr):
+    """Of the queries there: the gradients of their answers [BLOCK, WIDE], these times the answers, summed over a head's
+    numbers, and log2 of softmax's sums [BLOCK]."""
+    upstream = tl.load(g + at_query, mask=inside, other=0.0)
+    answer = tl.load(answers + at_query, mask=inside, other=0.0)
+    along = tl.sum(upstream.to(tl.float32) * answer.to(tl.float32), 1)
+    log_sum = tl.load(log_sums + (start + place) * HEADS + head, mask=place < length, other=0.0)
+    return upstream, along, log_sum
+
+
+@triton.jit
+def _probabilities(query, key, log_sum, place, key_place, scale):
+    """[queries, keys], 0 where a key comes later."""
+    scores = tl.dot(query, tl.trans(key)) * scale
+    return tl.where(place[:, None] >= key_place[None, :], tl.exp2(scores - log_sum[:, None]), 0.0)
+
+
 @triton.jit(do_not_specialize=["scale", "slope"])
 def attend_backward(
     g, q, k, v, bounds, answers, log_sums, g_q, g_k, g_v, scale, slope, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
@@ -106,12 +124,8 @@ def attend_backward(
         query = tl.load(q + at_query, mask=inside, other=0.0)
         key = tl.load(k + at_key, mask=inside, other=0.0)
         value = tl.load(v + at_key, mask=inside, other=0.0)
-        upstream = tl.load(g + at_query, mask=inside, other=0.0)
-        answer = tl.load(answers + at_query, mask=inside, other=0.0)
-        along = tl.sum(upstream.to(tl.float32) * answer.to(tl.float32), 1)
-        log_sum = tl.load(log_sums + (start + place) * HEADS + head, mask=place < length, other=0.0)
-        scores = tl.dot(query, tl.trans(key)) * scale
-        p = tl.where(place[:, None] >= place[None, :], tl.exp2(scores - log_sum[:, None]), 0.0)
+        upstream, along, log_sum = _upstream(g, answers, log_sums, start, place, length, head, at_query, inside, HEADS)
+        p = _probabilities(query, key, log_sum, place, place, scale)
         g_p = tl.dot(upstream, tl.trans(value))
         tl.store(g_v + at_query, tl.dot(tl.trans(p.to(query.dtype)), upstream).to(query.dtype), mask=inside)
         g_scores = (p * (g_p - along[:, None]) * slope).to(query.dtype)
@@ -132,18 +146,16 @@ def query_gradient_by_blocks(
             place = first + tl.arange(0, BLOCK)
             at_query, inside = _places(start, place, length, head, HEADS, WIDTH, WIDE)
             query = tl.load(q + at_query, mask=inside, other=0.0)
-            upstream = tl.load(g + at_query, mask=inside, other=0.0)
-            answer = tl.load(answers + at_query, mask=inside, other=0.0)
-            along = tl.sum(upstream.to(tl.float32) * answer.to(tl.float32), 1)
-            log_sum = tl.load(log_sums + (start + place) * HEADS + head, mask=place < length, other=0.0)
+            upstream, along, log_sum = _upstream(
+                g, answers, log_sums, start, place, length, head, at_query, inside, HEADS
+            )
             g_query = tl.zeros((BLOCK, WIDE), tl.float32)
             for first_key in range(0, first + BLOCK, BLOCK):
                 key_place = first_key + tl.arange(0, BLOCK)
                 at_key, there = _places(start, key_place, length, head // (HEADS // KV_HEADS), KV_HEADS, WIDTH, WIDE)
                 key = tl.load(k + at_key, mask=there, other=0.0)
                 value = tl.load(v + at_key, mask=there, other=0.0)
-                scores = tl.dot(query, tl.trans(key)) * scale
-                p = tl.where(place[:, None] >= key_place[None, :], tl.exp2(scores - log_sum[:, None]), 0.0)
+                p = _probabilities(query, key, log_sum, place, key_place, scale)
                 g_scores = p * (tl.dot(upstream, tl.trans(value)) - along[:, None]) * slope
                 g_query = tl.dot(g_scores.to(key.dtype), key, g_query)
             tl.store(g_q + at_query, g_query.to(query.dtype), mask=inside)
@@ -169,12 +181,10 @@ def key_gradients_by_blocks(
                 place = first + tl.arange(0, BLOCK)
                 at_query, inside = _places(start, place, length, head, HEADS, WIDTH, WIDE)
                 query = tl.load(q + at_query, mask=inside, other=0.0)
-                upstream = tl.load(g + at_query, mask=inside, other=0.0)
-                answer = tl.load(answers + at_query, mask=inside, other=0.0)
-                along = tl.sum(upstream.to(tl.float32) * answer.to(tl.float32), 1)
-                log_sum = tl.load(log_sums + (start + place) * HEADS + head, mask=place < length, other=0.0)
-                scores = tl.dot(query, tl.trans(key)) * scale
-                p = tl.where(place[:, None] >= key_place[None, :], tl.exp2(scores - log_sum[:, None]), 0.0)
+                upstream, along, log_sum = _upstream(
+                    g, answers, log_sums, start, place, length, head, at_query, inside, HEADS
+                )
+                p = _probabilities(query, key, log_sum, place, key_place, scale)
                 g_value = tl.dot(tl.trans(p.to(query.dtype)), upstream, g_value)
                 g_scores = p * (tl.dot(upstream, tl.trans(value)) - along[:, None]) * slope
                 g_key = tl.dot(tl.trans(g_scores.to(query.dtype)), query, g_key)
