@@ -16,12 +16,13 @@ from typing import Any, Literal
 from phinetune.artifacts.card_parts import (
     LIMITS,
     Asking,
+    asking_with_phinetune,
+    bullets,
     code,
     code_to_ask,
-    fence,
     front_matter,
     literal,
-    one_line,
+    page,
     plain,
     prompt_format,
     table,
@@ -76,7 +77,7 @@ def write_card(path: Path, facts: CardFacts) -> None:
 def card(facts: CardFacts) -> str:
     """The card as Markdown with YAML front matter, as the Hugging Face hub reads it."""
     parts = [
-        _front_matter(facts),
+        front_matter("peft", ["lora", "phinetune"], "adapter", facts.hub_model, facts.base_license),
         f"# {plain(_base_name(facts))} tuned on {plain(_file_name(facts))}",
         _what_it_is(facts),
         "## Data",
@@ -92,19 +93,7 @@ def card(facts: CardFacts) -> str:
         "## Settings",
         _settings(facts),
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _front_matter(facts: CardFacts) -> str:
-    fields: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
-    tags = ["lora", "phinetune"]
-    if facts.hub_model:
-        fields["base_model"] = one_line(facts.hub_model)
-        tags.append(f"base_model:adapter:{one_line(facts.hub_model)}")
-    if facts.base_license:
-        fields["license"] = one_line(facts.base_license)
-    fields["tags"] = tags
-    return front_matter(fields)
+    return page(parts)
 
 
 def _what_it_is(facts: CardFacts) -> str:
@@ -129,7 +118,7 @@ def _data(facts: CardFacts) -> str:
         "out to measure progress",
         f"{facts.skipped_rows:,} rows skipped",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return bullets(lines)
 
 
 def _results(facts: CardFacts) -> str:
@@ -160,7 +149,7 @@ def _results(facts: CardFacts) -> str:
         note += " Nothing was held out to measure on, so how well it generalises is unknown."
     elif figures["kept_step"] == figures["best_step"]:
         note += " The best step was chosen by the same held-out pairs, so its loss is a little flattering."
-    said = "\n".join(f"- {plain(found.sentence)}" for found in facts.diagnosis[:_MOST_SAID])
+    said = bullets(plain(found.sentence) for found in facts.diagnosis[:_MOST_SAID])
     return "\n\n".join(part for part in (said, figures_table, note) if part)
 
 
@@ -177,8 +166,7 @@ def _why_it_stopped(facts: CardFacts) -> str:
 
 
 def _asking(facts: CardFacts) -> str:
-    run = 'phinetune ask path/to/model "Your question"'
-    parts = [f"With phinetune:\n\n{fence(run, 'bash')}"]
+    parts = [asking_with_phinetune("path/to/model")]
     hub = code(facts.hub_model) if facts.hub_model else ""
     name = code(_base_name(facts))
     match facts.base_kind:
@@ -195,7 +183,7 @@ def _asking(facts: CardFacts) -> str:
                 f"With plain transformers and peft. The base model was {source}, in GGUF format; this code needs the "
                 f"matching {which}. GGUF weights are often rounded, so answers can differ slightly."
             )
-    parts.append(fence(code_to_ask(_loading(facts), _asked(facts)), "python"))
+    parts.append(code_to_ask(_loading(facts), _asked(facts)))
     return "\n\n".join(parts)
 
 
@@ -227,7 +215,7 @@ def _limits(facts: CardFacts) -> str:
         *LIMITS,
         "Only the held-out loss was measured here. Whether answers are right, only reading them tells.",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return bullets(lines)
 
 
 def _settings(facts: CardFacts) -> str:

@@ -1,14 +1,14 @@
-"""What the cards of an adapter and of a merged model share: the code to ask with, the prompt format, and text of others
-that can become no heading, tag or field of the card.
+"""What the cards of an adapter and of a merged model share: the page and its fields, how to ask, the prompt format, and
+text of others that can become no heading, tag or field of the card.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -30,12 +30,37 @@ class Asking:
     max_new_tokens: int
 
 
-def front_matter(fields: dict[str, Any]) -> str:
+def page(parts: Sequence[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def front_matter(
+    library: str, tags: Sequence[str], relation: Literal["adapter", "finetune"], base: str | None, license_: str | None
+) -> str:
+    """What the Hugging Face hub reads. `base`: the hub's name of the model that this one stands in `relation` to."""
+    fields: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
+    if base:
+        fields["base_model"] = one_line(base)
+        if relation != "adapter":  # the hub knows that of whatever PEFT loads
+            fields["base_model_relation"] = relation
+        tags = [*tags, f"base_model:{relation}:{one_line(base)}"]
+    if license_:
+        fields["license"] = one_line(license_)
+    fields["tags"] = list(tags)
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=10_000)}---"
 
 
+def asking_with_phinetune(folder: str) -> str:
+    command = f'phinetune ask {folder} "Your question"'
+    return f"With phinetune:\n\n{fence(command, 'bash')}"
+
+
 def code_to_ask(loading: str, asking: Asking) -> str:
-    """Python that runs as it stands. `loading` imports and names `tokenizer` and `model`; it may use PROMPT."""
+    """Python that runs as it stands, fenced. `loading` imports and names `tokenizer` and `model`; it may use PROMPT."""
     sampling = (
         f"do_sample=True,\n        temperature={asking.temperature},\n        top_p={asking.top_p},"
         if asking.temperature > 0
@@ -43,7 +68,7 @@ def code_to_ask(loading: str, asking: Asking) -> str:
     )
     ending = asking.completion.partition("{answer}")[2].strip()
     tidy = f".strip().removesuffix({literal(ending)})" if ending else ""
-    return f"""\
+    python = f"""\
 {loading}
 PROMPT = {literal(asking.prompt)}
 
@@ -63,6 +88,7 @@ def ask(question: str) -> str:
 
 
 print(ask("Your question"))"""
+    return fence(python, "python")
 
 
 def prompt_format(asking: Asking) -> str:

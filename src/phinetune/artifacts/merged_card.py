@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from phinetune.artifacts.card_parts import (
     LIMITS,
     Asking,
+    asking_with_phinetune,
+    bullets,
     code,
     code_to_ask,
-    fence,
     front_matter,
-    one_line,
+    page,
     plain,
     prompt_format,
 )
@@ -51,34 +51,20 @@ def merged_card(facts: MergedFacts) -> str:
     """The card as Markdown with YAML front matter, as the Hugging Face hub reads it."""
     base = plain(facts.hub_model) if facts.hub_model else "A language model"
     parts = [
-        _front_matter(facts),
+        front_matter("transformers", ["phinetune"], "finetune", facts.hub_model, facts.base_license),
         f"# {base} tuned on questions and answers",
         _what_it_is(facts),
         "## Ask it",
-        "With phinetune:",
-        fence('phinetune ask path/to/merged "Your question"', "bash"),
+        asking_with_phinetune("path/to/merged"),
         "With plain transformers:",
-        fence(code_to_ask(_LOADING, facts.asking), "python"),
+        code_to_ask(_LOADING, facts.asking),
         "## Prompt format",
         prompt_format(facts.asking),
         "The tokenizer's chat template is this prompt, with the last message of a chat as the question.",
         "## Limits",
-        "\n".join(f"- {limit}" for limit in (_AS_EVER, *LIMITS)),
+        bullets((_AS_EVER, *LIMITS)),
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _front_matter(facts: MergedFacts) -> str:
-    fields: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    tags = ["phinetune"]
-    if facts.hub_model:
-        fields["base_model"] = one_line(facts.hub_model)
-        fields["base_model_relation"] = "finetune"
-        tags.append(f"base_model:finetune:{one_line(facts.hub_model)}")
-    if facts.base_license:
-        fields["license"] = one_line(facts.base_license)
-    fields["tags"] = tags
-    return front_matter(fields)
+    return page(parts)
 
 
 def _what_it_is(facts: MergedFacts) -> str:
