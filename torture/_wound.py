@@ -29,8 +29,8 @@ from typing import Any
 PHASES = (
     ("phinetune.api.train", "read_sheet", "reading"),
     ("phinetune.api.train", "load_base", "loading"),
-    ("phinetune.training.loop", "step_gradients", "step"),
-    ("phinetune.training.loop", "validation_loss", "validation"),
+    ("phinetune.training.parts", "step_gradients", "step"),
+    ("phinetune.training.parts", "validation_loss", "validation"),
 )
 # What is being done, told by the innermost function of these on the stack, by its qualified name.
 DOING = {
@@ -137,16 +137,16 @@ class Wound:
 def _make_bad(steps: tuple[int, ...]) -> None:
     """Let these steps be skipped. Three in a row lead back, and are sound when they are done again."""
     from phinetune.events import RolledBack, StepDone, StepSkipped
-    from phinetune.training import loop
+    from phinetune.training import parts
 
-    real = loop.reason_to_skip
+    real = parts.reason_to_skip
 
     def reason_to_skip(history: list[Any], train_loss: float, grad_norm: float) -> Any:
         step = 1 + next((event.step for event in reversed(history) if isinstance(event, StepDone | StepSkipped)), 0)
         went_back = any(isinstance(event, RolledBack) and event.to_step < step <= event.step for event in history)
         return "not_finite" if step in steps and not went_back else real(history, train_loss, grad_norm)
 
-    loop.reason_to_skip = reason_to_skip
+    parts.reason_to_skip = reason_to_skip
 
 
 def _cut_in_half(handle: int) -> None:

@@ -60,7 +60,7 @@ def broken(monkeypatch):
 @pytest.fixture
 def unsound(monkeypatch):
     """Steps 8 to 10 give no numbers, the first time."""
-    place = importlib.import_module("phinetune.training.loop")
+    place = importlib.import_module("phinetune.training.parts")
     real, bad = place.step_gradients, {step_seed(42, step) for step in (8, 9, 10)}
 
     def step_gradients(*args, seed, **named):
@@ -152,7 +152,7 @@ def test_a_refusal_while_going_back_that_does_not_come_again_is_none(toy_base, t
     assert _notes(_train(toy_sheet, toy_base, tmp_path), "rolled_back")
 
 
-@pytest.mark.parametrize("place", ["phinetune.training.checkpoint.save_file", "phinetune.training.loop.recall.choose"])
+@pytest.mark.parametrize("place", ["phinetune.training.checkpoint.save_file", "phinetune.training.parts.recall.choose"])
 def test_wherever_a_run_under_way_has_no_memory_it_names_what_is_safe(
     toy_base, toy_sheet, tmp_path, monkeypatch, place
 ):

@@ -17,7 +17,7 @@ from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.training import loop
+from phinetune.training import parts
 from phinetune.training.checkpoint import Checkpoints, damage
 from phinetune.training.loop import Corpus, fit
 
@@ -213,7 +213,7 @@ def test_recomputing_activations_changes_memory_and_not_the_result(tmp_path):
 def rising(monkeypatch):
     """Facts that no other pair tells: the first measured state has the lowest held-out loss of all."""
     losses = itertools.cycle((5.0, 3.0, 4.0, 4.5, 5.0, 5.5))
-    monkeypatch.setattr(loop, "validation_loss", lambda *_: next(losses))
+    monkeypatch.setattr(parts, "validation_loss", lambda *_: next(losses))
     told = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(
         [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
     )

@@ -18,7 +18,7 @@ from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings, TrainSettings
 from phinetune.tokens.encode import Encoder
 from phinetune.tokens.prompt import PromptTemplate
-from phinetune.training import loop
+from phinetune.training import loop, parts
 from phinetune.training.checkpoint import Checkpoints, damage
 from phinetune.training.loop import Corpus, fit
 from phinetune.training.progress import Progress
@@ -135,7 +135,7 @@ def test_going_back_waits_for_the_checkpoint_that_it_goes_back_to(tmp_path, monk
         return step != 1  # at the second checkpoint, while the first one may be on its way
 
     monkeypatch.setattr(Checkpoints, "write", slow)
-    monkeypatch.setattr(loop, "weights_are_finite", are_finite)
+    monkeypatch.setattr(parts, "weights_are_finite", are_finite)
     events, checkpoints = _fit(tmp_path, save_steps=1, eval_steps=99)
     [back] = [event for event in events if isinstance(event, RolledBack)]
     assert (back.step, back.to_step) == (2, 1)
