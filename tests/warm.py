@@ -21,7 +21,7 @@ HEAVY = [
     "transformers.models.auto",
     "transformers.models.llama.modeling_llama",
     "transformers.models.phi.modeling_phi",
-    "phinetune.api.train",
+    "phinetune.api.tuning",
     "phinetune.cli.train",
 ]
 

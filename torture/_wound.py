@@ -27,8 +27,8 @@ from typing import Any
 
 # Functions of the product whose calls are points of their own: module, name, point.
 PHASES = (
-    ("phinetune.api.train", "read_sheet", "reading"),
-    ("phinetune.api.train", "load_base", "loading"),
+    ("phinetune.api.tuning", "read_sheet", "reading"),
+    ("phinetune.api.tuning", "load_base", "loading"),
     ("phinetune.training.parts", "step_gradients", "step"),
     ("phinetune.training.parts", "validation_loss", "validation"),
 )
@@ -216,5 +216,5 @@ def warm_up() -> None:
     import transformers.models.llama.modeling_llama
     import transformers.models.phi.modeling_phi  # noqa: F401
 
-    import phinetune.api.train
+    import phinetune.api.tuning
     import phinetune.cli.train  # noqa: F401

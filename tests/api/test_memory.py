@@ -79,8 +79,8 @@ def unsound(monkeypatch):
     [
         ("phinetune.api.outputs", "draw_run", "the pictures"),
         ("phinetune.api.outputs", "write_card", "the model card"),
-        ("phinetune.api.train", "report_on", "the report"),
-        ("phinetune.api.train", "diagnosis_of", "pictures and figures"),
+        ("phinetune.api.tuning", "report_on", "the report"),
+        ("phinetune.api.tuning", "diagnosis_of", "pictures and figures"),
     ],
 )
 def test_what_is_dispensable_costs_no_model_whatever_happens_to_it(
@@ -193,7 +193,7 @@ def test_no_memory_on_the_way_to_the_first_step_says_how_much_the_model_takes(
         toy_sheet, model=str(toy_base), out=tmp_path / "part", on_event=steps.append,
         stop_requested=lambda: sum(isinstance(event, StepDone) for event in steps) > 3, **OPTIONS,
     )  # fmt: skip
-    broken("phinetune.api.train", name)
+    broken("phinetune.api.tuning", name)
     with pytest.raises(PhinetuneError, match=r"weights alone take 0\.0 GB, and this device has .* GB") as stopped:
         _train(toy_sheet, toy_base, tmp_path / "new")
     assert "smaller --model" in stopped.value.hint
@@ -204,6 +204,6 @@ def test_no_memory_on_the_way_to_the_first_step_says_how_much_the_model_takes(
 
 
 def test_no_memory_to_read_the_sheet_is_said_of_the_sheet(toy_base, toy_sheet, tmp_path, broken):
-    broken("phinetune.api.train", "read_sheet")
+    broken("phinetune.api.tuning", "read_sheet")
     with pytest.raises(PhinetuneError, match=r"no memory to read dataset\.xlsx"):
         _train(toy_sheet, toy_base, tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -33,6 +35,20 @@ def test_every_verb_explains_itself(capsys, verb):
 
 def test_version(capsys):
     assert _run(capsys, "--version")[1].startswith("phinetune 0.")
+
+
+def test_a_sheet_that_is_not_there_is_said_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys\n"
+        "from phinetune.cli import main\n"
+        "try: main(['train', 'missing.xlsx', '--out', 'run'])\n"
+        "except SystemExit as left: assert left.code == 1\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "There is no file missing.xlsx" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_shows_the_run_and_what_to_type_next(capsys, toy_base, toy_sheet, tmp_path):

@@ -191,6 +191,18 @@ def test_without_a_sheet_it_says_so(tmp_path):
     assert "Traceback" not in result.stdout + result.stderr
 
 
+def test_without_a_sheet_it_says_so_before_torch_is_loaded(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit as left: assert left.code == 1\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "There is no file dataset.xlsx" in done.stderr
+
+
 def test_without_phinetune_it_says_how_to_install_it(tmp_path):
     bare = [sys.executable, "-I", "-S", SCRIPT]
     result = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, timeout=60)

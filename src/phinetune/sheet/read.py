@@ -13,6 +13,8 @@ import hashlib
 import io
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
@@ -108,17 +110,33 @@ def _refuse_endless(table: Table, file: str) -> None:
         )
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
+def refuse_unreadable(path: str | Path) -> None:
+    """Look at the file without opening it. Raises SheetError: no such file, or none that can be read."""
+    path = Path(path)
+    with _reading(path):
         about = path.stat()
-        if stat.S_ISDIR(about.st_mode):
-            raise SheetError(f"{path} is a folder, not a file.", "Name the spreadsheet inside it.")
-        # A device or pipe may go on for ever.
-        if not stat.S_ISREG(about.st_mode):
-            raise SheetError(f"{path} is no file but a device or pipe.", "Save what comes out of it to a file first.")
-        if about.st_size > _MAX_FILE_BYTES:
-            raise too_large(path.name, f"it has {about.st_size >> 20:,} MiB")
+    if stat.S_ISDIR(about.st_mode):
+        raise SheetError(f"{path} is a folder, not a file.", "Name the spreadsheet inside it.")
+    # A device or pipe may go on for ever.
+    if not stat.S_ISREG(about.st_mode):
+        raise SheetError(f"{path} is no file but a device or pipe.", "Save what comes out of it to a file first.")
+    if about.st_size > _MAX_FILE_BYTES:
+        raise too_large(path.name, f"it has {about.st_size >> 20:,} MiB")
+
+
+def _read_bytes(path: Path) -> bytes:
+    refuse_unreadable(path)
+    with _reading(path):
         data = path.read_bytes()
+    if not data:
+        raise SheetError(f"{path.name} is empty (0 bytes).", "Save or download it again.")
+    return data
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         near = neighbour(path)
         raise SheetError(
@@ -131,9 +149,6 @@ def _read_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise SheetError(f"{path} cannot be read: {error.strerror or error}.", "Copy it to this computer.") from None
-    if not data:
-        raise SheetError(f"{path.name} is empty (0 bytes).", "Save or download it again.")
-    return data
 
 
 def _zip_tables(data: bytes, file: str, most: int | None) -> list[Table]:
