@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,15 @@ PAIRS = [
     ("What colour is the mayor's hat?", "It is plum, with a copper band."),
     ("Which soup is served on Fridays?", "Nettle and barley soup."),
 ]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What `Encoder` encodes: a question, its answer, and their row in the sheet."""
+
+    question: str
+    answer: str
+    row: int = 2
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import python_calamine
@@ -21,13 +21,6 @@ from phinetune.errors import RunError, SettingsError, SheetError
 from phinetune.run_folder import RunFolder
 from phinetune.sheet.kept import kept_pairs
 from phinetune.use.agreement import mean_loss
-
-
-@dataclass(frozen=True)
-class _Pair:
-    question: str
-    answer: str
-    row: int = 2
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,7 @@ def test_both_models_say_what_they_say_alone(compared, run):
         for side, base in ((pair.base, True), (pair.tuned, False)):
             assert side.answer == tuned.ask(pair.question, base=base, greedy=True, max_new_tokens=40)
     with tuned.model.disable_adapter():
-        [example] = tuned.encoder.examples([_Pair(compared.pairs[0].question, compared.pairs[0].expected)])
+        [example] = tuned.encoder.examples([toys.Pair(compared.pairs[0].question, compared.pairs[0].expected)])
         assert compared.pairs[0].base.loss == pytest.approx(mean_loss(tuned.model, [example]), rel=1e-2)  # here in bf16
 
 

@@ -37,13 +37,8 @@ def _mistral():
     return MistralForCausalLM(MistralConfig(**_TRAITS)).eval()
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _row():
-    pairs = [_Pair(q * (1 + i % 3), a * (1 + i % 2), i) for i, (q, a) in enumerate(toys.PAIRS)]
+    pairs = [toys.Pair(q * (1 + i % 3), a * (1 + i % 2), i) for i, (q, a) in enumerate(toys.PAIRS)]
     return lay_out(Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs))
 
 

@@ -17,13 +17,8 @@ from phinetune.training import check
 from phinetune.training.check import proven_row_loss
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _examples():
-    pairs = [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
+    pairs = [toys.Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
     return Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
 
 

@@ -18,13 +18,8 @@ from phinetune.training import learning_rate, step
 from phinetune.training.learning_rate import Search, usual_rate
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _search(held_out: int = 6, copies: int = 4, **options) -> Search:
-    pairs = [_Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * copies)]
+    pairs = [toys.Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * copies)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
     settings = TrainSettings(**{"epochs": 3, "batch_size": 2, "grad_accum": 1} | options)
     model = lora.attach(toys.phi(), LoraSettings(r=4, dropout=0.1), "toy", settings.seed)

@@ -22,13 +22,8 @@ from phinetune.training.checkpoint import Checkpoints, damage
 from phinetune.training.loop import Corpus, fit
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _corpus() -> Corpus:
-    pairs = [_Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
+    pairs = [toys.Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
     return Corpus(examples[:20], examples[20:])
 
@@ -36,8 +31,8 @@ def _corpus() -> Corpus:
 def _overfitting() -> Corpus:
     """Held-out pairs that contradict what is learned: their loss falls while the format is learned, then rises."""
     answers = [answer for _, answer in toys.PAIRS]
-    swapped = [_Pair(q, answers[i - 2], i) for i, (q, _) in enumerate(toys.PAIRS)]
-    learned = [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
+    swapped = [toys.Pair(q, answers[i - 2], i) for i, (q, _) in enumerate(toys.PAIRS)]
+    learned = [toys.Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
     encoder = Encoder(toys.tokenizer(), PromptTemplate(), 128)
     return Corpus(encoder.examples(learned), encoder.examples(swapped))
 
@@ -215,7 +210,7 @@ def rising(monkeypatch):
     losses = itertools.cycle((5.0, 3.0, 4.0, 4.5, 5.0, 5.5))
     monkeypatch.setattr(parts, "validation_loss", lambda *_: next(losses))
     told = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(
-        [_Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
+        [toys.Pair(q, a, i) for i, (q, a) in enumerate(toys.PAIRS)]
     )
     options = {"epochs": 15, "learning_rate": 1e-2, "batch_size": 1, "grad_accum": 1, "eval_steps": 18}
     return {"corpus": Corpus(told, told[:1])} | options

@@ -26,14 +26,9 @@ from phinetune.training.recovery import reason_to_skip, trouble_with_steps
 REAL_RUNS = sorted((Path(__file__).parents[1] / "artifacts" / "runs").rglob("*.csv"))
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _corpus(odd: str = "") -> Corpus:
     """20 pairs to learn from, five a step; `odd` ends the answer of row 7 alone."""
-    pairs = [_Pair(f"{q} ({i})", a + odd * (i == 7), i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
+    pairs = [toys.Pair(f"{q} ({i})", a + odd * (i == 7), i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
     return Corpus(examples[:20], examples[20:])
 

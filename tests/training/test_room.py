@@ -27,13 +27,8 @@ from phinetune.training.progress import Progress
 from phinetune.training.room import Room
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _corpus() -> Corpus:
-    pairs = [_Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
+    pairs = [toys.Pair(f"{q} ({i})", a, i) for i, (q, a) in enumerate(toys.PAIRS * 4)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
     return Corpus(examples[:20], examples[20:])
 

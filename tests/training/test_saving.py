@@ -26,14 +26,9 @@ from phinetune.training.saving import Saver, has_time_beside
 from phinetune.training.step import make_optimizer
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _fit(folder: Path, take=lambda events: list(events), **changes):
     """Nine steps, with a checkpoint at every third; `take` iterates over the events."""
-    pairs = [_Pair(question, answer, row) for row, (question, answer) in enumerate(toys.PAIRS)]
+    pairs = [toys.Pair(question, answer, row) for row, (question, answer) in enumerate(toys.PAIRS)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)[:6]
     settings = TrainSettings(
         **{"epochs": 3, "learning_rate": 5e-3, "batch_size": 2, "grad_accum": 1, "keep_checkpoints": 9} | changes
@@ -146,7 +141,7 @@ def test_going_back_waits_for_the_checkpoint_that_it_goes_back_to(tmp_path, monk
 @pytest.mark.usefixtures("beside")
 def test_leaving_waits_and_says_where_nothing_could_be_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "write", lambda *_: (_ for _ in ()).throw(RunError("The disk is full.", "Free.")))
-    pairs = [_Pair(question, answer, row) for row, (question, answer) in enumerate(toys.PAIRS)]
+    pairs = [toys.Pair(question, answer, row) for row, (question, answer) in enumerate(toys.PAIRS)]
     examples = Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)[:6]
     model = lora.attach(toys.phi(), LoraSettings(r=4), "toy", 0)
     run = fit(

@@ -18,13 +18,8 @@ from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.step import LossScale, make_optimizer, move_weights, step_gradients, validation_loss
 
 
-class _Pair:
-    def __init__(self, question: str, answer: str, row: int) -> None:
-        self.question, self.answer, self.row = question, answer, row
-
-
 def _examples(count: int = 16) -> list[Example]:
-    pairs = [_Pair(q * (1 + i % 3), a * (1 + i % 4), i) for i, (q, a) in enumerate(toys.PAIRS * 3)][:count]
+    pairs = [toys.Pair(q * (1 + i % 3), a * (1 + i % 4), i) for i, (q, a) in enumerate(toys.PAIRS * 3)][:count]
     return Encoder(toys.tokenizer(), PromptTemplate(), 128).examples(pairs)
 
 
