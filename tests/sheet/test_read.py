@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -14,54 +13,12 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xlsxwriter
+from sheets import cells, only_table, put_sheet
 
 from phinetune.errors import SheetError
-from phinetune.sheet.number_formats import Formatted
-from phinetune.sheet.open_document import find_shown
 from phinetune.sheet.read import read_tables
-from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Table, UnknownFormat, UnstoredFormula
-from phinetune.sheet.workbook import _with_faults, workbook_tables
 
 Write = Callable[..., Path]
-
-
-def only_table(path: Path) -> Table:
-    (table,) = read_tables(path)
-    return table
-
-
-def cells(path: Path) -> list[tuple[Cell, ...]]:
-    return [row.cells for row in only_table(path).rows]
-
-
-@pytest.fixture
-def formatted(tmp_path: Path) -> Write:
-    """formatted([(0.15, "0%"), (3, "General")]) writes one row of values, each in a number format."""
-
-    def write(values: Sequence[tuple[object, str]]) -> Path:
-        book = xlsxwriter.Workbook(tmp_path / "formatted.xlsx")
-        sheet = book.add_worksheet()
-        for column, (value, code) in enumerate(values):
-            sheet.write(0, column, value, book.add_format({"num_format": code}))
-        book.close()
-        return tmp_path / "formatted.xlsx"
-
-    return write
-
-
-def put_sheet(path: Path, cells: str, prologue: str = "", styles: str | None = None) -> None:
-    """Replace the only sheet of a workbook by one row of cells, written in its XML, and its styles."""
-    with ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    names = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    xml = f'{prologue}<worksheet {names}><sheetData><row r="1">{cells}</row></sheetData></worksheet>'
-    replaced = {"xl/worksheets/sheet1.xml": xml} | ({"xl/styles.xml": styles} if styles is not None else {})
-    with ZipFile(path, "w") as archive:
-        for name, data in parts.items():
-            archive.writestr(name, replaced.get(name, data))
-
-
 PAIRS = [["question", "answer"], ["Wo ist Köln?", "Am Rhein,\nsagt man."]]
 
 
@@ -139,218 +96,6 @@ class TestRowNumbers:
             (1, ("question", "answer")),
             (2, ("Who?", "We, all.")),
         ]
-
-
-class TestValues:
-    def test_read_as_a_person_sees_them(self, workbook: Write) -> None:
-        values = [3.0, 0.1 + 0.2, True, None, "003"]
-        assert cells(workbook({"S": [values]})) == [("3", "0.3", "TRUE", "", "003")]
-
-    def test_dates_are_iso(self, tmp_path: Path) -> None:
-        book = openpyxl.Workbook()
-        book.active.append([datetime.date(2024, 3, 12), datetime.datetime(2024, 3, 12, 9, 30)])
-        book.save(tmp_path / "dates.xlsx")
-        assert cells(tmp_path / "dates.xlsx") == [("2024-03-12", "2024-03-12 09:30:00")]
-
-    @pytest.mark.parametrize(
-        ("value", "text"),
-        [(4915112345678901, "4915112345678901"), (1e20, "1" + 20 * "0"), (1e21, "1e+21")],
-    )
-    def test_whole_numbers_have_all_their_digits(self, workbook: Write, value: float, text: str) -> None:
-        assert cells(workbook({"S": [[value]]})) == [(text,)]
-
-    def test_numbers_are_read_as_the_sheet_shows_them_where_that_is_simple(self, formatted: Write) -> None:
-        shown = [(0.15, "0%"), (0.1234, "0.0%"), (1067, "00000"), (2.5, "0.00"), ("003", "0%"), (0.5, "General")]
-        assert cells(formatted(shown)) == [("15%", "12.3%", "01067", "2.50", "003", "0.5")]
-
-    def test_others_are_known_to_have_a_format_of_their_own(self, formatted: Write) -> None:
-        values = [
-            (1234.5, '#,##0.00 "€"'),
-            (45413, "dd.mm.yyyy"),
-            (1.5, "[h]:mm"),
-            (45413, "yyyy-mm-dd"),
-            (3, "General"),
-        ]
-        (row,) = cells(formatted(values))
-        assert row == ("1234.5", "2024-05-01", "36:00:00", "2024-05-01", "3")
-        assert [isinstance(cell, OwnFormat) for cell in row] == [True, True, True, False, False]
-
-    def test_an_open_document_tells_how_it_shows_its_numbers_and_days(self, open_document: Write) -> None:
-        as_stored = {
-            "percentage": 'office:value="0.15"',
-            "float": 'office:value="7"',
-            "currency": 'office:value="1234.5"',
-        }
-        shown = {"percentage": "15 %", "float": "007", "currency": "1.234,50 €"}
-        numbers = [
-            f'<table:table-cell office:value-type="{kind}" {stored}><text:p>{shown[kind]}</text:p>'
-            "<office:annotation><text:p>a note</text:p></office:annotation></table:table-cell>"
-            for kind, stored in as_stored.items()
-        ]
-        day = '<table:table-cell office:value-type="date" office:date-value="2024-03-12"><text:p>12.3.24</text:p>'
-        wide = '<table:table-cell office:value-type="float" office:value="5"><text:p>###</text:p></table:table-cell>'
-        twice = numbers[1].replace("<table:table-cell", '<table:table-cell table:number-columns-repeated="2"')
-        file = open_document(
-            [["question", "answer"]],
-            extra=[
-                '<table:table-row table:number-rows-repeated="3"><table:table-cell/></table:table-row>',
-                f"<table:table-row>{''.join(numbers)}{day}</table:table-cell>{wide}{twice}</table:table-row>",
-            ],
-        )
-        (_, row) = only_table(file).rows
-        assert row.number == 5
-        assert row.cells == ("15 %", "007", "1.234,50 €", "12.3.24", "5", "007", "007")
-
-    def test_an_open_document_that_claims_endless_numbers_is_read_all_the_same(self, open_document: Write) -> None:
-        cell = '<table:table-cell office:value-type="float" office:value="7" {}><text:p>7,0</text:p></table:table-cell>'
-        far = f'<table:table-cell table:number-columns-repeated="2000000000"/>{cell.format("")}'
-        row = '<table:table-row table:number-rows-repeated="{}">{}</table:table-row>'
-        many = cell.format('table:number-columns-repeated="100"')
-        shown = find_shown(ZipFile(open_document([["a", "b"]], extra=[row.format(100, many * 200)] * 300)))
-        assert len(shown["FAQ"]) < 4_000_000
-        assert [key[1] for key in find_shown(ZipFile(open_document([], extra=[row.format(1, far)])))["FAQ"]] == [
-            2 * 10**9 + 1
-        ]
-        bare = ((1, ["a", 7.0]),)
-        faults = {(1, 2 * 10**9): Formatted(7.0, "7,0"), (9, 1): Formatted(7.0, "7,0"), (1, 2): Formatted(7.0, "7,0")}
-        assert _with_faults(bare, faults) == [(1, ["a", "7,0"])]
-
-    def test_where_formats_are_not_told_numbers_are_known_to_be_bare(self, formatted: Write) -> None:
-        data = formatted([(0.15, "0%"), ("15%", "0%"), (7, "000")]).read_bytes()
-        (table,) = workbook_tables(data, "old.xls", {}, tells_formats=False)
-        assert table.rows[0].cells == ("0.15", "15%", "7")
-        assert [isinstance(cell, UnknownFormat) for cell in table.rows[0].cells] == [True, False, True]
-
-    def test_a_formula_has_a_format_too(self, workbook: Write) -> None:
-        path = workbook({"S": [["text"]]})
-        styles = '<styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="9"/></cellXfs><dxfs/></styleSheet>'
-        put_sheet(path, '<c r="A1" s="1"><f>B1*2</f><v>0.3</v></c><c r="B1" s="1"><v>0.15</v></c>', styles=styles)
-        assert cells(path) == [("30%", "15%")]
-
-    @pytest.mark.parametrize(
-        "styles",
-        [
-            '<styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="many"/></cellXfs></styleSheet>',
-            '<!DOCTYPE a><styleSheet><cellXfs><xf numFmtId="0"/><xf numFmtId="9"/></cellXfs></styleSheet>',
-        ],
-    )
-    def test_without_readable_styles_numbers_are_bare(self, workbook: Write, styles: str) -> None:
-        path = workbook({"S": [["text"]]})
-        put_sheet(path, '<c r="A1" s="1"><v>0.15</v></c>', styles=styles)
-        assert cells(path) == [("0.15",)]
-
-    def test_an_empty_cell_never_becomes_a_word(self, text_file: Write) -> None:
-        (row,) = cells(text_file('[{"q": NaN, "a": null, "n": "nan"}]'))
-        assert row == ("", "", "nan")
-
-    def test_error_values_are_told_from_text(self, workbook: Write, text_file: Write) -> None:
-        book = workbook({"S": [["=NA()", "#hashtag"]]})
-        assert cells(text_file("question,answer\nWho?,#N/A\nWhy?,#BEZUG!\n#hashtag,yes\n"))[1:] == [
-            ("Who?", ErrorCell("#N/A")),
-            ("Why?", ErrorCell("#BEZUG!")),
-            ("#hashtag", "yes"),
-        ]
-        assert cells(book)[0][1] == "#hashtag"
-
-    def test_error_cells_of_a_workbook_keep_their_name(self, tmp_path: Path) -> None:
-        book = openpyxl.Workbook()
-        book.active.append(["Who?", "#REF!"])
-        book.active["B1"].data_type = "e"
-        book.save(tmp_path / "errors.xlsx")
-        assert cells(tmp_path / "errors.xlsx") == [("Who?", ErrorCell("#REF!"))]
-
-    def test_formulas_never_calculated_are_told_from_empty_cells(self, tmp_path: Path) -> None:
-        book = openpyxl.Workbook()
-        book.active.append(["Who?", "=A1&A1", None])
-        book.save(tmp_path / "formulas.xlsx")
-        assert cells(tmp_path / "formulas.xlsx") == [("Who?", UnstoredFormula())]
-
-    def test_formulas_of_a_program_that_stores_0_for_all_are_not_believed(self, workbook: Write) -> None:
-        assert cells(workbook({"S": [["Who?", '="We"&"."']]})) == [("Who?", UnstoredFormula())]
-
-    def test_a_stored_result_is_used(self, tmp_path: Path) -> None:
-        book = xlsxwriter.Workbook(tmp_path / "stored.xlsx")
-        sheet = book.add_worksheet()
-        sheet.write_formula("A1", '="We"&"."', None, "We.")
-        sheet.write_formula("B1", "=1-1", None, 0)
-        book.close()
-        assert cells(tmp_path / "stored.xlsx") == [("We.", "0")]
-
-    def test_a_stored_empty_text_is_no_missing_result(self, workbook: Write) -> None:
-        path = workbook({"FAQ": PAIRS})
-        formula = '<c r="{}1"{}><f>""</f><v></v></c>'
-        put_sheet(path, formula.format("A", ' t="str"') + formula.format("B", ""))
-        assert cells(path) == [("", UnstoredFormula())]
-
-
-class TestEncodings:
-    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
-    def test_of_german(self, text_file: Write, encoding: str) -> None:
-        text = "Frage;Antwort\nWie heißt die größte Tür?;Überhaupt nicht „schön“ – für 5 €.\n"
-        if encoding.startswith("utf-16-"):
-            text = text.replace("„", '"').replace("“", '"').replace("–", "-").replace("€", "EUR")
-        rows = cells(text_file(text, encoding=encoding))
-        assert rows[1] == tuple(text.splitlines()[1].split(";"))
-
-    @pytest.mark.parametrize(
-        ("encoding", "text"),
-        [
-            ("cp1252", "Frage;Antwort\nWo?;Köln\n"),
-            ("cp1252", "question;réponse\nOù êtes-vous né ?;À Besançon, près de la forêt.\n"),
-            ("cp1250", "pytanie;odpowiedź\nGdzie mieszkasz?;W Łodzi, to piękne miasto, żółte ściany.\n"),
-            ("cp1251", "вопрос;ответ\nКак дела?;Спасибо, всё хорошо. А у вас?\n"),
-            ("cp1254", "soru;cevap\nNasılsın?;İyiyim, teşekkür ederim. Şimdi çalışıyorum.\n"),
-            ("cp932", "質問,回答\n日本の首都はどこですか,東京です。\n元気ですか,はい、元気です。\n"),
-            ("gb18030", "问题,答案\n中国的首都是哪里？,北京是中国的首都。\n"),
-            ("big5", "問題,答案\n台灣的首都是哪裡？,台北是台灣的首都。\n"),
-            ("cp949", "질문,답변\n한국의 수도는 어디입니까?,서울입니다.\n"),
-        ],
-    )
-    def test_without_a_mark_are_recognized_and_the_guess_is_told(
-        self, text_file: Write, encoding: str, text: str
-    ) -> None:
-        table = only_table(text_file(text, encoding=encoding))
-        separator = ";" if ";" in text else ","
-        assert [row.cells for row in table.rows] == [tuple(line.split(separator)) for line in text.splitlines()]
-        assert [warning.code for warning in table.warnings] == ["guessed_encoding"]
-
-
-class TestSeparatedText:
-    def test_commas_in_sentences_do_not_hide_the_semicolon(self, text_file: Write) -> None:
-        text = "question;answer\nWho, me?;Yes, you, of course\nWhy?;No reason, really\n"
-        assert cells(text_file(text))[1] == ("Who, me?", "Yes, you, of course")
-
-    def test_literal_quotation_marks_are_kept_when_the_columns_come_out_even(self, text_file: Write) -> None:
-        assert cells(text_file('question\tanswer\nHow tall?\t"5 feet\nWhy?\tSo.\n'))[1] == ("How tall?", '"5 feet')
-
-    def test_a_quotation_mark_never_closed_is_named_by_its_row(self, text_file: Write) -> None:
-        text = 'question,answer\nWho?,"We,\nall\nof us\nWhy?,So.\n'
-        with pytest.raises(SheetError, match="row 2: a quotation mark is opened and never closed"):
-            read_tables(text_file(text))
-
-    def test_text_cut_at_a_separator_is_told(self, text_file: Write) -> None:
-        table = only_table(text_file("question,answer\nWho?,We, all of us\nWhy?,So.\nHow?,Thus.\n"))
-        assert [(warning.code, warning.rows) for warning in table.warnings] == [("overlong_rows", (2,))]
-
-
-class TestChat:
-    def test_both_forms_give_one_question_and_one_answer(self, text_file: Write) -> None:
-        roles = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
-        shares = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
-        for chat, key in ((roles, "messages"), (shares, "conversations")):
-            table = only_table(text_file(json.dumps(chat)))
-            assert table.columns == (f"{key}[user]", f"{key}[assistant]")
-            assert table.rows[0].cells == ("Hi", "Hello")
-
-    def test_later_turns_and_system_turns_are_left_out_and_told(self, text_file: Write) -> None:
-        def turn(role: str, content: object) -> dict[str, object]:
-            return {"role": role, "content": content}
-
-        first = [turn("user", [{"type": "text", "text": "Hi"}]), turn("assistant", "Hello")]
-        lines = [first, [turn("system", "Be kind."), *first], [*first, turn("user", "Why?"), turn("assistant", "So.")]]
-        table = only_table(text_file("\n".join(json.dumps({"messages": line}) for line in lines)))
-        assert {row.cells for row in table.rows} == {("Hi", "Hello")}
-        assert {warning.code: warning.rows for warning in table.warnings} == {"multi_turn": (3,), "system_turns": (2,)}
 
 
 class TestRefusals:

@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 import toys
+from toy_training import Run, breaks_once, equal
 
-from phinetune.events import RolledBack, StepDone
+from phinetune.errors import RunError, TrainingError
+from phinetune.events import Finished, RolledBack, StepDone, StepSkipped, Warned
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
 from phinetune.settings import LoraSettings
@@ -91,3 +93,71 @@ def test_the_mirror_has_it_before_it_loses_what_was_gone_back_from(gone_back, tm
     again = RunFolder(tmp_path / "again")
     restore(copy, 2, again)
     assert Checkpoints(again, {}, 2).state(2).progress.rollbacks == 1
+
+
+class _KilledError(TrainingError):
+    """The process was ended at this event."""
+
+
+def _killed_going_back(after: int):
+    """Damage after this step, and the end of the process when the run has gone back for it."""
+
+    def before(run, event):
+        breaks_once(after)(run, event)
+        if isinstance(event, RolledBack):
+            raise _KilledError("killed")
+
+    return before
+
+
+def _figures(run):
+    return [(row.step, row.train_loss, row.eval_loss, row.learning_rate) for row in run.log.rows]
+
+
+@pytest.mark.parametrize("after", [5, 1])  # back to a checkpoint, and to the beginning
+def test_a_run_that_is_killed_when_it_has_gone_back_goes_on_as_one_that_has(tmp_path, after):
+    whole = Run(tmp_path / "whole", before=breaks_once(after))
+    part = Run(tmp_path / "parts", before=_killed_going_back(after))
+    assert isinstance(part.error, _KilledError)
+    rest = Run(tmp_path / "parts", resume=True)
+    assert rest.events[0].step == part.of(RolledBack)[0].to_step
+    assert not rest.of(RolledBack)
+    assert equal(rest.weights, whole.weights)
+    assert _figures(rest) == _figures(whole)
+    assert rest.log.rollbacks == whole.log.rollbacks == 1
+
+
+@pytest.mark.parametrize("after", [5, 1])
+def test_leaving_in_the_step_that_goes_back_loses_nothing(tmp_path, after):
+    whole = Run(tmp_path / "whole", before=breaks_once(after))
+    part = Run(tmp_path / "parts", before=breaks_once(after), stop=lambda run: len(run.of(StepSkipped)) == 3)
+    assert (part.of(Finished)[0].stopped, part.of(Finished)[0].step) == ("interrupted", part.of(RolledBack)[0].to_step)
+    rest = Run(tmp_path / "parts", resume=True)
+    assert equal(rest.weights, whole.weights)
+    assert _figures(rest) == _figures(whole)
+    assert rest.log.rollbacks == 1
+
+
+def test_twice_is_twice_however_often_the_run_is_killed(tmp_path):
+    def before(run, event):
+        if isinstance(event, StepDone) and event.step == 9:
+            run.break_weights()
+        if isinstance(event, RolledBack):
+            raise _KilledError("killed")
+
+    runs = [Run(tmp_path, before=before, epochs=6, resume=resume) for resume in (False, True, True)]
+    assert [isinstance(run.error, _KilledError) for run in runs] == [True, True, False]
+    assert [back.learning_rate_factor for run in runs for back in run.of(RolledBack)] == [0.5, 0.25]
+    assert "after going back twice already" in runs[-1].error.message
+    assert runs[-1].log.rollbacks == 2
+
+
+def test_a_disk_that_does_not_take_the_note_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RunError("rollback.json could not be written: No space left on device.")
+
+    whole = Run(tmp_path / "whole", before=breaks_once(5))
+    monkeypatch.setattr("phinetune.training.recovery.write_rollback", refuse)
+    run = Run(tmp_path / "run", before=breaks_once(5))
+    assert [said.code for said in run.of(Warned)] == ["rolled_back", "rollback_not_noted"]
+    assert equal(run.weights, whole.weights)
