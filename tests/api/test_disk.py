@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from whole_runs import weights
 
 import phinetune
 from phinetune.errors import RunError
@@ -25,15 +26,11 @@ def _train(sheet, base, out, **options):
     return run, events
 
 
-def _weights(root) -> bytes:
-    return (root / "model" / "adapter_model.safetensors").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def whole(toy_base, toy_sheet, tmp_path_factory) -> bytes:
     root = tmp_path_factory.mktemp("whole")
     _train(toy_sheet, toy_base, root)
-    return _weights(root)
+    return weights(root)
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_a_warning_and_the_next_one_is_trie
     assert re.search(r"checkpoint-6 could not be written: No space left on device\. It takes about \d+ kB, and ", said)
     assert "until then checkpoint-5 is safe" in said
     assert [e.step for e in events if isinstance(e, Saved)] == [3, 5, 9, 10, 12, 14]
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def test_leaving_without_a_checkpoint_is_an_error_that_says_what_is_safe(
@@ -87,7 +84,7 @@ def test_leaving_without_a_checkpoint_is_an_error_that_says_what_is_safe(
     assert "--resume" in stopped.value.hint
     monkeypatch.undo()
     _train(toy_sheet, toy_base, tmp_path, resume=True)
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 @pytest.mark.parametrize(
@@ -101,7 +98,7 @@ def test_a_picture_or_a_table_that_cannot_be_written_costs_no_model(
     said = [e.message for e in events if isinstance(e, Warned) and e.code == "not_written"]
     assert f"{name} could not be written: Permission denied" in said[0]
     assert len(said) == len(set(said)) <= 3
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def test_a_model_that_cannot_be_written_is_an_error_and_a_resume_writes_it(
@@ -114,7 +111,7 @@ def test_a_model_that_cannot_be_written_is_an_error_and_a_resume_writes_it(
     monkeypatch.undo()
     _, events = _train(toy_sheet, toy_base, tmp_path, resume=True)
     assert not [e for e in events if isinstance(e, StepDone)]
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def test_the_best_adapter_is_kept_though_its_checkpoint_is_gone_at_the_end(toy_base, toy_sheet, tmp_path, whole):
@@ -126,7 +123,7 @@ def test_the_best_adapter_is_kept_though_its_checkpoint_is_gone_at_the_end(toy_b
                 file.unlink()
 
     phinetune.train(toy_sheet, model=str(toy_base), out=tmp_path, on_event=remove, **OPTIONS)
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 @pytest.fixture
@@ -153,4 +150,4 @@ def test_a_disk_that_fills_up_leaves_no_half_and_a_resume_finishes_when_there_is
     assert not list(small_disk.rglob(".partial*"))
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     _train(toy_sheet, toy_base, small_disk / "run", resume=True)
-    assert _weights(small_disk / "run") == whole
+    assert weights(small_disk / "run") == whole

@@ -6,6 +6,7 @@ import importlib
 from dataclasses import replace
 
 import pytest
+from whole_runs import weights
 
 import phinetune
 from phinetune.errors import PhinetuneError
@@ -23,10 +24,6 @@ def _train(sheet, base, out, **options):
     return events
 
 
-def _weights(root) -> bytes:
-    return (root / "model" / "adapter_model.safetensors").read_bytes()
-
-
 def _notes(events, code="not_written"):
     return [event.message for event in events if isinstance(event, Warned) and event.code == code]
 
@@ -35,7 +32,7 @@ def _notes(events, code="not_written"):
 def whole(toy_base, toy_sheet, tmp_path_factory) -> bytes:
     root = tmp_path_factory.mktemp("whole")
     _train(toy_sheet, toy_base, root)
-    return _weights(root)
+    return weights(root)
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def test_what_is_dispensable_costs_no_model_whatever_happens_to_it(
     [said] = _notes(_train(toy_sheet, toy_base, tmp_path))
     assert f"a problem with {what}, not with the model: " in said
     assert ("there was no memory for it." if error is MemoryError else "ValueError, refused.") in said
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def test_a_person_who_leaves_while_the_pictures_are_drawn_leaves(toy_base, toy_sheet, tmp_path, broken):
@@ -107,14 +104,14 @@ def test_without_memory_to_keep_the_best_adapter_its_checkpoint_has_it(
     [end] = [event for event in events if isinstance(event, Finished)]
     assert end.kept_step < end.step
     checkpoint = tmp_path / "checkpoints" / f"checkpoint-{end.kept_step}" / "adapter_model.safetensors"
-    assert _weights(tmp_path) == checkpoint.read_bytes()
+    assert weights(tmp_path) == checkpoint.read_bytes()
 
 
 def test_a_model_is_written_at_the_second_try(toy_base, toy_sheet, tmp_path, whole, broken):
     broken("phinetune.model.lora", "save", when=lambda call: call == CHECKPOINTS + 1)
     events = _train(toy_sheet, toy_base, tmp_path)
     assert not _notes(events, "checkpoint_failed")
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def test_a_model_that_there_is_no_memory_for_is_there_after_a_resume(
@@ -126,7 +123,7 @@ def test_a_model_that_there_is_no_memory_for_is_there_after_a_resume(
     _names_what_is_safe(stopped.value, "checkpoint-14")
     monkeypatch.undo()
     assert not [e for e in _train(toy_sheet, toy_base, tmp_path, resume=True) if isinstance(e, StepDone)]
-    assert _weights(tmp_path) == whole
+    assert weights(tmp_path) == whole
 
 
 def _names_what_is_safe(error: PhinetuneError, checkpoint: str) -> None:
