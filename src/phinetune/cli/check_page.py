@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from phinetune.cli.terminal import open_console, safe
+from phinetune.cli.terminal import open_console, safe, short
 
 _FEW_ROWS = 5
 _BAR_WIDTH = 24
@@ -105,7 +105,7 @@ def _what_was_read(report: Any, sheets: Sequence[str]) -> Table:
     )
     first = report.example
     where = f"{safe(first.sheet)}, row" if len(sheets) > 1 else "row"
-    texts = " → ".join(_short(text, _SHORT) for text in (first.question, first.answer))
+    texts = " → ".join(short(text, _SHORT) for text in (first.question, first.answer))
     table.add_row("First", f"{safe(texts)} [dim]({where} {first.row})[/dim]")
     return table
 
@@ -151,8 +151,3 @@ def _rows(warning: Any, sheets: Sequence[str], most: int | None) -> str:
 
 def _named(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}"
-
-
-def _short(text: str, most: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"

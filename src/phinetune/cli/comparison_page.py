@@ -6,7 +6,7 @@ from rich.table import Table
 
 import phinetune
 from phinetune.cli.render import print_line
-from phinetune.cli.terminal import open_console
+from phinetune.cli.terminal import open_console, short
 
 _WORST = 3
 _SHOWN = 160  # characters of an answer
@@ -33,14 +33,9 @@ def show_comparison(comparison: phinetune.Comparison) -> None:
         print_line("Furthest from what you expect:")
     for each in worst:
         if each.tuned.f1 < 1:
-            print_line(f"  {_short(each.question)}")
-            print_line(f"    expected: {_short(each.expected)}")
-            print_line(f"    answered: {_short(each.tuned.answer)}")
+            print_line(f"  {short(each.question, _SHOWN)}")
+            print_line(f"    expected: {short(each.expected, _SHOWN)}")
+            print_line(f"    answered: {short(each.tuned.answer, _SHOWN)}")
     print_line("All answers: comparison.xlsx, and a picture: comparison.png, in training_visuals.")
     if comparison.report is not None:
         print_line(f"The report shows them too: {comparison.report}")
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

@@ -38,6 +38,12 @@ def safe(text: object) -> str:
     return escape(shown(str(text)))
 
 
+def short(text: str, most: int) -> str:
+    """On one line of so many characters at most."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """`value` as JSON that a terminal shows as well; the same characters are escaped as JSON escapes them."""
     writable = (sys.stdout.encoding or "").lower().startswith("utf")

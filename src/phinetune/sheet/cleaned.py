@@ -23,7 +23,7 @@ from phinetune.sheet.header import Certainty, Columns
 from phinetune.sheet.header_names import ANSWER, QUESTION, Likeness, rate
 from phinetune.sheet.pairs import PairTable, Source
 from phinetune.sheet.repeats import first_of_each
-from phinetune.sheet.table import Cell, ErrorCell
+from phinetune.sheet.table import shown
 
 PAIRS, FINDINGS = "Pairs", "Findings"
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
@@ -150,7 +150,7 @@ def _layout(sources: Sequence[Source], places: Mapping[int, Mapping[int, _Column
             elif not is_role and not by_name and any(rate(title, role)[0] is Likeness.EXACT for role in _ROLES):
                 title += " (not used)"
             named = any(columns.header.labels[place : place + 1])
-            if is_role or named or any(_shown(row.cell(place)).strip() for row in rows):
+            if is_role or named or any(shown(row.cell(place)).strip() for row in rows):
                 layout.setdefault(column, title)
     return layout
 
@@ -170,17 +170,11 @@ def _places(columns: Columns) -> dict[int, _Column]:
 def _texts(pair: Pair, source: Source, places: Mapping[int, _Column]) -> dict[_Column, str]:
     """The row as text; what is read in training is cleaned, the rest is as it stands."""
     columns, row = source
-    texts = {column: _shown(row.cell(place)) for place, column in places.items()}
+    texts = {column: shown(row.cell(place)) for place, column in places.items()}
     if len(columns.question) == 1:
         return texts | {_Column(QUESTION.name, 0): pair.question, _Column(ANSWER.name, 0): pair.answer}
-    parts = {_Column(QUESTION.name, nth): clean(_shown(row.cell(place))) for nth, place in enumerate(columns.question)}
+    parts = {_Column(QUESTION.name, nth): clean(shown(row.cell(place))) for nth, place in enumerate(columns.question)}
     return texts | parts | {_Column(ANSWER.name, 0): pair.answer}
-
-
-def _shown(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return cell
-    return cell.text if isinstance(cell, ErrorCell) else ""
 
 
 def _write_sheet(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phinetune.errors import SheetError
-from phinetune.sheet.clean import clean
 from phinetune.sheet.columns import choose_columns
 from phinetune.sheet.findings import (
     Pair,
@@ -35,7 +34,15 @@ from phinetune.sheet.limits import refuse_long_texts
 from phinetune.sheet.placeholders import is_filler, is_placeholder, warn_of_likely_placeholders
 from phinetune.sheet.read import read_hashed
 from phinetune.sheet.repeats import warn_of_repeats
-from phinetune.sheet.table import Cell, ErrorCell, OwnFormat, Row, SheetWarning, UnknownFormat, UnstoredFormula
+from phinetune.sheet.table import (
+    ErrorCell,
+    OwnFormat,
+    Row,
+    SheetWarning,
+    UnknownFormat,
+    UnstoredFormula,
+    clean_text,
+)
 from phinetune.sheet.texts import warn_of_texts
 from phinetune.sheet.verdict import warn_of_few
 
@@ -240,7 +247,7 @@ def _judge(row: Row, columns: Columns) -> Pair | Skipped:
         if isinstance(cell, UnstoredFormula):
             trouble = Trouble.UNSTORED_ANSWER if side == "answer" else Trouble.UNSTORED_QUESTION
             return Skipped(row.number, trouble, trouble, sheet)
-    question, answer = "\n\n".join(filter(None, map(_text, asked))), _text(told)
+    question, answer = "\n\n".join(filter(None, map(clean_text, asked))), clean_text(told)
     if not question or not answer:
         trouble = Trouble.NO_ANSWER if question else Trouble.NO_QUESTION if answer else Trouble.EMPTY
         return Skipped(row.number, trouble, trouble, sheet)
@@ -248,10 +255,6 @@ def _judge(row: Row, columns: Columns) -> Pair | Skipped:
         if is_placeholder(text) or is_filler(text, beside):
             return Skipped(row.number, Trouble.PLACEHOLDER, f"placeholder {quoted(text)} as the {side}", sheet)
     return Pair(question, answer, row.number, sheet)
-
-
-def _text(cell: Cell) -> str:
-    return clean(cell) if isinstance(cell, str) else ""
 
 
 def _no_pairs(file: str, columns: Columns, skipped: Sequence[Skipped]) -> SheetError:

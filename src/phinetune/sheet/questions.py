@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phinetune.errors import SheetError
-from phinetune.sheet.clean import clean
 from phinetune.sheet.columns import considered, place
 from phinetune.sheet.header import Header, best_column, candidates, likely_header, text_columns
 from phinetune.sheet.header_names import ANSWER, QUESTION, Likeness
 from phinetune.sheet.read import read_tables
-from phinetune.sheet.table import Cell, ErrorCell, Table
+from phinetune.sheet.table import Table, clean_text, shown
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ def find_questions(path: str | Path, *, question: str | None = None, sheet: str 
     tables = considered(read_tables(path), sheet)
     table, header, column = _by_hand(tables, question) if question is not None else _found(tables)
     width = max([header.width, column + 1, *(len(row.cells) for row in header.data)])
-    rows = tuple(tuple(_shown(row.cell(index)) for index in range(width)) for row in header.data)
-    questions = tuple(_question(row.cell(column)) for row in header.data)
+    rows = tuple(tuple(shown(row.cell(index)) for index in range(width)) for row in header.data)
+    questions = tuple(clean_text(row.cell(column)) for row in header.data)
     if not any(questions):
         raise SheetError(
             f'{path.name}: the column "{header.label(column)}" holds no question.', "Name another one with --question."
@@ -110,13 +109,3 @@ def _found(tables: list[Table]) -> tuple[Table, Header, int]:
 def _is_question(header: Header, column: int) -> bool:
     """Whether what would be the name of the column is a question to be answered itself."""
     return column < len(header.labels) and header.labels[column].endswith(("?", "？", "؟"))
-
-
-def _question(cell: Cell) -> str:
-    return clean(cell) if isinstance(cell, str) else ""
-
-
-def _shown(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return cell
-    return cell.text if isinstance(cell, ErrorCell) else ""

@@ -43,6 +43,18 @@ class UnknownFormat(str):
 Cell = str | ErrorCell | UnstoredFormula
 
 
+def shown(cell: Cell) -> str:
+    """What a person sees in it."""
+    if isinstance(cell, str):
+        return cell
+    return cell.text if isinstance(cell, ErrorCell) else ""
+
+
+def clean_text(cell: Cell) -> str:
+    """Its text; an error has none."""
+    return clean(cell) if isinstance(cell, str) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     number: int
