@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import struct
@@ -18,8 +19,6 @@ PAIRS = [
 
 
 def xlsx() -> bytes:
-    import datetime
-
     import xlsxwriter
 
     out = io.BytesIO()
@@ -99,8 +98,12 @@ def zipped(parts: dict[str, str | bytes]) -> bytes:
     return out.getvalue()
 
 
-def xls(cells: list[tuple[int, int, str]] | None = None, **lies: int) -> bytes:
-    """BIFF8 in a compound file (MS-XLS, MS-CFB): one sheet of labels. `lies` change fields of the container."""
+Cells = list[tuple[int, int, str | float | datetime.date]]  # bool is a float here
+_DAYS_FROM = datetime.date(1899, 12, 30)
+
+
+def xls(cells: Cells | None = None, **lies: int) -> bytes:
+    """BIFF8 in a compound file (MS-XLS, MS-CFB): one sheet. `lies` change fields of the container."""
     if cells is None:
         cells = [(row, column, text) for row, texts in enumerate(PAIRS) for column, text in enumerate(texts)]
 
@@ -112,14 +115,24 @@ def xls(cells: list[tuple[int, int, str]] | None = None, **lies: int) -> bytes:
 
     name = b"FAQ"
     head = begin(5) + record(0x42, struct.pack("<H", 1200))
+    for code in (0, 14):  # General, and a day by the country: formats 0 and 1 of the cells below
+        head += record(0xE0, struct.pack("<HH", 0, code) + bytes(16))
     bound = len(record(0x85, bytes(8) + name))
     end = record(0x0A, b"")
     place = len(head) + bound + len(end)
     head += record(0x85, struct.pack("<IBBBB", place, 0, 0, len(name), 0) + name) + end
     sheet = begin(0x10)
-    for row, column, text in cells:
-        letters = text.encode("utf-16-le")
-        sheet += record(0x204, struct.pack("<HHHHB", row, column, 0, len(text), 1) + letters)
+    for row, column, value in cells:
+        match value:
+            case str():
+                letters = value.encode("utf-16-le")
+                sheet += record(0x204, struct.pack("<HHHHB", row, column, 0, len(value), 1) + letters)
+            case bool():
+                sheet += record(0x205, struct.pack("<HHHBB", row, column, 0, value, 0))
+            case datetime.date():
+                sheet += record(0x203, struct.pack("<HHHd", row, column, 1, (value - _DAYS_FROM).days))
+            case _:
+                sheet += record(0x203, struct.pack("<HHHd", row, column, 0, value))
     stream = head + sheet + end
     return compound(stream.ljust(4096, b"\0"), **lies)
 
@@ -159,7 +172,7 @@ def compound(
     return header + table + directory.ljust(512, b"\0") + stream.ljust(512 * sectors, b"\0")
 
 
-def xlsb(cells: list[tuple[int, int, str]] | None = None) -> bytes:
+def xlsb(cells: Cells | None = None) -> bytes:
     """The binary workbook of MS-XLSB: records of a type, a length and data."""
     if cells is None:
         cells = [(row, column, text) for row, texts in enumerate(PAIRS) for column, text in enumerate(texts)]
@@ -185,11 +198,19 @@ def xlsb(cells: list[tuple[int, int, str]] | None = None) -> bytes:
     right = max((column for _, column, _ in cells), default=0)
     sheet = record(129) + record(148, struct.pack("<IIII", 0, bottom, 0, right)) + record(145)
     row_before = None
-    for row, column, text in cells:
+    for row, column, value in cells:
         if row != row_before:
             sheet += record(0, struct.pack("<IIHBBB", row, 0, 300, 0, 0, 0) + struct.pack("<I", 0))
             row_before = row
-        sheet += record(6, struct.pack("<II", column, 0) + wide(text))
+        match value:
+            case str():
+                sheet += record(6, struct.pack("<II", column, 0) + wide(value))
+            case bool():
+                sheet += record(4, struct.pack("<IIB", column, 0, value))
+            case datetime.date():
+                sheet += record(5, struct.pack("<IId", column, 1, (value - _DAYS_FROM).days))
+            case _:
+                sheet += record(5, struct.pack("<IId", column, 0, value))
     sheet += record(146) + record(130)
     parts = xlsx_parts("")
     for name in ("xl/workbook.xml", "xl/worksheets/sheet1.xml", "xl/_rels/workbook.xml.rels"):
@@ -202,6 +223,9 @@ def xlsb(cells: list[tuple[int, int, str]] | None = None) -> bytes:
     )
     parts["xl/workbook.bin"] = book
     parts["xl/worksheets/sheet1.bin"] = sheet
+    formats = [record(47, struct.pack("<HH", 0, code) + bytes(12)) for code in (0, 14)]
+    styles = record(278) + record(617, struct.pack("<I", 2)) + b"".join(formats) + record(618) + record(279)
+    parts["xl/styles.bin"] = styles
     return zipped(parts)
 
 

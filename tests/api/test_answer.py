@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import datetime
+import sys
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -12,6 +14,10 @@ import xlsxwriter
 
 import phinetune
 from phinetune.errors import RunError, SheetError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "torture"))
+
+import _seeds as seeds
 
 
 @pytest.fixture
@@ -68,6 +74,27 @@ def test_from_workbook_to_workbook_all_else_stays_as_it_was(toy_run, tmp_path):
     assert [book["FAQ"][place].number_format for place in ("C2", "D2")] == ["dd.mm.yyyy", "0%"]
     assert book["FAQ"]["A1"].fill.bgColor.rgb == book["FAQ"]["F1"].fill.bgColor.rgb
     assert book["Other"]["A1"].value == "=FAQ!A2*2"
+
+
+def _one_row_of_each_type(write):
+    rows = [["Question", "Share", "Due", "Done", "Note"]]
+    rows += [[toys.PAIRS[1][0], 0.5, datetime.date(2026, 3, 12), True, "=1+1"]]
+    return write([(row, column, value) for row, cells in enumerate(rows) for column, value in enumerate(cells)])
+
+
+@pytest.mark.parametrize(("ending", "write"), [("xls", seeds.xls), ("xlsb", seeds.xlsb)])
+def test_from_an_old_workbook_numbers_dates_and_truth_values_stay_such(toy_run, tmp_path, ending, write):
+    path = tmp_path / f"typed.{ending}"
+    path.write_bytes(_one_row_of_each_type(write))
+    done = phinetune.answer_sheet(toy_run, path, tmp_path / "a.xlsx", max_new_tokens=4)
+    assert not done.kept
+    answer = phinetune.open_model(toy_run).ask(toys.PAIRS[1][0], max_new_tokens=4)
+    row = openpyxl.load_workbook(done.path).active[2]
+    assert [cell.value for cell in row][1:] == [0.5, datetime.datetime(2026, 3, 12), True, "=1+1", answer]
+    assert [cell.data_type for cell in row] == ["s", "n", "d", "b", "s", "s"]
+    as_text = phinetune.answer_sheet(toy_run, path, tmp_path / "a.csv", max_new_tokens=4)
+    with as_text.path.open(encoding="utf-8-sig", newline="") as file:
+        assert list(csv.reader(file))[1][1:5] == ["0.5", "2026-03-12", "TRUE", "'=1+1"]
 
 
 def test_numbers_and_telephone_numbers_stay_as_they_are_in_csv(toy_run, tmp_path):

@@ -14,6 +14,7 @@ from phinetune.artifacts.answer_sheet import answer_column_name, check_ending, w
 from phinetune.errors import RunError
 from phinetune.run_folder import write_bytes
 from phinetune.sheet.questions import QuestionTable, find_questions
+from phinetune.sheet.stored import stored_cells
 from phinetune.sheet.workbook_column import NewColumn, with_column
 
 
@@ -21,7 +22,7 @@ from phinetune.sheet.workbook_column import NewColumn, with_column
 class Answered:
     """What was written. `column` holds the answers; rows without a question got none.
 
-    `kept`: the file is the workbook of the questions as it was, with the answers put in; otherwise its cells are texts.
+    `kept`: the file is the workbook of the questions as it was, with the answers put in; otherwise its table alone.
     """
 
     path: Path
@@ -52,7 +53,8 @@ def answer_sheet(
 
     They go into a column that is named for answers and has none, or else into one more. From .xlsx to .xlsx all else
     stays as it was: other columns with their numbers, dates and formats, formulas, colours, other sheets. Any other
-    file is written anew: the table with the questions alone, its cells as texts that look as they did.
+    file is written anew: the table with the questions alone, its cells as texts that look as they did, save numbers,
+    dates and truth values from a workbook to .xlsx.
 
     `options`: temperature, top_p, max_new_tokens, seed; `base` asks the model without what it learned, `allow_bin`
     reads an adapter in pickle form. Raises SheetError when there are no questions, RunError when `to` is there
@@ -77,12 +79,14 @@ def answer_sheet(
     answers = [""] * len(table.questions)
     for place, answer in zip(places, written, strict=True):
         answers[place] = answer
-    workbook = _with_answers(original, table, answers) if path.suffix.lower() == ".xlsx" else None
+    as_workbook = path.suffix.lower() == ".xlsx"
+    workbook = _with_answers(original, table, answers) if as_workbook else None
     if workbook is not None:
         write_bytes(path, workbook)
         column = answer_column_name(table.columns, table.answer_column)
     else:
-        column = write_answers(path, table.columns, table.rows, answers, table.answer_column)
+        stored = stored_cells(original, table) if as_workbook else {}
+        column = write_answers(path, table.columns, table.rows, answers, table.answer_column, stored)
     return Answered(
         path=path,
         column=column,

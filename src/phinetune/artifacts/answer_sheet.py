@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import xlsxwriter
@@ -17,6 +18,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 # A number, a telephone number or a stroke for "none": nothing in it refers to a cell, a function or a program.
 _HARMLESS = re.compile(r"[+-][\d .,:/()+-]*([eE][+-]?\d+)?[ %€$£]*")
 _LONGEST_CELL = 32_767  # characters, Excel's own limit
+_MOST_FORMATS = 200  # that Excel takes in a workbook
 _WIDTHS = (12, 60)
 
 
@@ -26,10 +28,12 @@ def write_answers(
     rows: Sequence[Sequence[str]],
     answers: Sequence[str],
     column: int | None = None,
+    stored: Mapping[tuple[int, int], tuple[float, str]] | None = None,
 ) -> str:
     """Write the table to `path`, .xlsx or .csv; the name of the answers' column is returned.
 
-    The answers go into `column`, or a new one at the end. Cells are text and nothing else: none becomes a formula.
+    The answers go into `column`, or a new one at the end. Cells are text and none becomes a formula; in .xlsx, those
+    in `stored`, by their place in `rows`, hold a number or truth value in that format.
     Raises RunError for another ending or a full disk.
     """
     check_ending(path)
@@ -43,7 +47,7 @@ def write_answers(
             with temporary.open("w", encoding="utf-8-sig", newline="") as file:
                 csv.writer(file).writerows([_defused(cell) for cell in row] for row in table)
         else:
-            _write_workbook(temporary, table)
+            _write_workbook(temporary, table, stored or {})
     return name
 
 
@@ -66,13 +70,22 @@ def answer_column_name(columns: Sequence[str], column: int | None = None) -> str
     return next(name for name in names if name.casefold() not in taken)
 
 
-def _write_workbook(path: Path, table: Sequence[Sequence[str]]) -> None:
+def _write_workbook(
+    path: Path, table: Sequence[Sequence[str]], stored: Mapping[tuple[int, int], tuple[float, str]]
+) -> None:
     with xlsxwriter.Workbook(path) as book:
         sheet = book.add_worksheet("Answers")
         bold, text = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
+        codes = islice(dict.fromkeys(code for _, code in stored.values()), _MOST_FORMATS)
+        formats = {code: book.add_format({"num_format": code, "valign": "top"}) for code in codes}
         for row, cells in enumerate(table):
             for column, cell in enumerate(cells):
-                sheet.write_string(row, column, cell[:_LONGEST_CELL], bold if row == 0 else text)
+                if (row - 1, column) in stored:
+                    value, code = stored[row - 1, column]
+                    write = sheet.write_boolean if isinstance(value, bool) else sheet.write_number
+                    write(row, column, value, formats.get(code))
+                else:
+                    sheet.write_string(row, column, cell[:_LONGEST_CELL], bold if row == 0 else text)
         for column in range(len(table[0])):
             longest = max(len(cells[column]) for cells in table)
             sheet.set_column(column, column, min(max(longest, _WIDTHS[0]), _WIDTHS[1]))

@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Answer every question of a sheet: its rows come back with the answers in a column.
 
-    From .xlsx to .xlsx all else stays as it was. Any other file is written anew, with that table alone and its cells as
-    texts: no colours, no formulas, no other sheets.
+    From .xlsx to .xlsx all else stays as it was. Any other file is written anew, with that table alone: no colours,
+    no formulas, no other sheets. Numbers and dates of a workbook stay such; all other cells are texts.
 
     Example: phinetune answer . --sheet new_questions.xlsx --to answers.xlsx
     """
@@ -61,8 +61,9 @@ def command(
     answered = counted(done.answers, "question")
     without = done.rows_without_question
     left_out = f" {counted(without, 'row')} {'has' if without == 1 else 'have'} no question." if without else ""
-    texts = "" if done.kept or done.path.suffix.lower() == ".csv" else " Its cells are texts, numbers and dates too."
+    new = not done.kept and done.path.suffix.lower() == ".xlsx"
+    anew = " Numbers and dates of a workbook stay such; all else is text." if new else ""
     print_line(
         f'Answered {answered} of the column "{done.question_column}" in {duration(done.seconds)}: '
-        f'{done.path}, column "{done.column}".{left_out}{texts}'
+        f'{done.path}, column "{done.column}".{left_out}{anew}'
     )

@@ -31,12 +31,15 @@ _OUTPUT_OF_ANY_FILE, _OUTPUT_PER_BYTE = 64 << 20, 200
 _SECONDS, _SECONDS_PER_MEGABYTE = 3, 2  # of computing, for a file of no size and for each megabyte; 0.4 s are usual
 _WAITING = 3  # times as long on the clock, where others compute too
 
-Kind = Literal["workbook", "parquet"]
+Kind = Literal["workbook", "values", "parquet"]
 
 
 @dataclass
 class Part:
-    """A sheet, or the one table of a Parquet file. Cells are as JSON has them, dates are texts."""
+    """A sheet, or the one table of a Parquet file. Cells are as JSON has them, dates are texts.
+
+    Of "values", they are [days, format] where Excel can hold them.
+    """
 
     name: str | None
     hidden: bool
@@ -152,11 +155,9 @@ def password_protected(file: str) -> SheetError:
 
 
 def damaged(file: str, kind: Kind = "workbook") -> SheetError:
-    repair = {
-        "workbook": "or open it in Excel, let Excel repair it and save it as .xlsx.",
-        "parquet": "or export it as .csv or .xlsx.",
-    }
+    workbook = "or open it in Excel, let Excel repair it and save it as .xlsx."
+    repair = "or export it as .csv or .xlsx." if kind == "parquet" else workbook
     return SheetError(
         f"{file} is damaged: it ends too early or parts of it cannot be read.",
-        f"Copy or download it again, {repair[kind]}",
+        f"Copy or download it again, {repair}",
     )

@@ -32,6 +32,7 @@ from phinetune.sheet.table import SheetWarning, Table
 from phinetune.sheet.workbook import workbook_tables
 from phinetune.sheet.workbook_xml import CellFaults, find_faults
 
+_ZIP = b"PK"
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _FOREIGN = {
     b"%PDF": "a PDF document",
@@ -81,7 +82,7 @@ def read_hashed(path: str | Path, most: int | None = None) -> tuple[list[Table],
     """
     path = Path(path)
     data = _read_bytes(path)
-    if data.startswith(b"PK"):
+    if data.startswith(_ZIP):
         tables = _zip_tables(data, path.name, most)
     elif data.startswith(_OLE):
         tables = _ole_tables(data, path.name, most)
@@ -98,6 +99,10 @@ def read_hashed(path: str | Path, most: int | None = None) -> tuple[list[Table],
     for table in tables:
         _refuse_endless(table, path.name)
     return tables, hashlib.sha256(data).hexdigest()
+
+
+def is_workbook(data: bytes) -> bool:
+    return data.startswith((_ZIP, _OLE))
 
 
 def _refuse_endless(table: Table, file: str) -> None:
