@@ -61,6 +61,12 @@ def test_it_answers_as_the_tuned_model_with_the_training_prompt_applied(toy_run)
         assert completion["choices"][0]["text"].strip() == expected
 
 
+@pytest.fixture(scope="module")
+def toy_server(toy_run):
+    with phinetune.serve(toy_run) as server:
+        yield server.address
+
+
 @pytest.fixture
 def short_run(toy_run, tmp_path):
     """The run with a template that ends an answer with a mark, and answers of a few tokens."""
@@ -235,6 +241,28 @@ def test_what_cannot_be_answered_is_the_clients_fault_and_is_said_in_words(toy_r
             assert "json.exception" not in error["message"]
         history = [{"role": "system", "content": ""}, *asked["messages"], {"role": "assistant", "content": None}]
         assert _post_answer(server.address, asked | {"messages": [*history, *asked["messages"]]})
+
+
+@pytest.mark.parametrize(
+    ("place", "body", "status"),
+    [
+        ("/v1/messages/count_tokens", {"messages": "Who?"}, 400),
+        ("/v1/chat/completions", _chat("Who?", tool_choice="x", tools=[{"type": "function", "function": {}}]), 400),
+        ("/v1/chat/completions", _chat("Who?", json_schema={"type": "array", "items": {}, "maxItems": 10**9}), 400),
+        ("/v1/chat/completions", _chat("Who?", repeat_last_n=2**31 - 1, repeat_penalty=2), 400),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Who?", "name": 3}]}, 400),
+        ("/v1/completions", {"prompt": "Who?", "grammar": "root ::= root"}, 400),
+        ("/v1/embeddings", {"input": "Who?"}, 404),
+        ("/nowhere", {}, 404),
+    ],
+)
+def test_what_the_server_behind_would_break_at_is_refused(toy_server, place, body, status):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _post(toy_server, place, body)
+    error = json.load(refused.value)["error"]
+    assert (refused.value.code, error["code"]) == (status, status)
+    assert error["message"]
+    assert _post_answer(toy_server, _chat(QUESTION))
 
 
 @pytest.mark.parametrize("key", ["ключ", "sesame\n", " sesame", "ses\x00ame"])

@@ -30,6 +30,7 @@ _LINGERING = 2  # seconds that a refused client may go on sending, as it reads t
 _REFUSALS = {
     400: ("Bad Request", "This is no request that can be read in one way", "invalid_request_error"),
     401: ("Unauthorized", "Invalid API Key", "authentication_error"),
+    404: ("Not Found", "There is nothing at this place", "not_found_error"),
     408: ("Request Timeout", f"The body was not whole within {_UPLOADING} seconds", "invalid_request_error"),
     413: ("Content Too Large", f"A body may have {MOST_BODY >> 20} MiB", "invalid_request_error"),
     415: ("Unsupported Media Type", "A body may not be compressed", "invalid_request_error"),
