@@ -28,12 +28,14 @@ from phinetune.tokens.prompt import PromptTemplate
 from phinetune.use.agreement import general_examples, judge, mean_loss
 
 _MOST_PAIRS = 64  # held-out ones that a written form is measured with
+# Of answers: rounding SmolLM2 to bf16 moved the loss on 57 by 0.012 nats, and with general text, on 599, by 0.002.
+_FEWEST_TOKENS = 500
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, or
-    a few paragraphs of general text where the run kept none; None where they were not measured.
+    """A written form of a tuned model. Losses are nats per token of `measured_on`: the answers held out in training, a
+    few paragraphs of general text where the run kept none, or both where it kept few; None where not measured.
     """
 
     path: Path
@@ -59,12 +61,13 @@ def measure(run: Run | str | Path, model: str | None, allow_bin: bool) -> Measur
     source = find_model(run.folder.root if isinstance(run, Run) else run)
     tuned = _open_lean(run, source, model, allow_bin)
     kept = kept_pairs(RunFolder(source.resolve().parent).pairs)
-    if kept is not None and kept.validation:
-        examples, what = tuned.encoder.examples(kept.validation[:_MOST_PAIRS]), "held-out pairs"
-    else:
-        examples, what = general_examples(tuned.encoder), "general text"
+    examples = tuned.encoder.examples(kept.validation[:_MOST_PAIRS]) if kept is not None else []
+    what = ["held-out pairs"] if examples else []
+    if sum(example.answer_tokens for example in examples) < _FEWEST_TOKENS:
+        examples = [*examples, *general_examples(tuned.encoder)]
+        what.append("general text")
     computed_in = next(tuned.model.parameters()).dtype
-    return Measured(examples, mean_loss(tuned.model, examples), what, computed_in)
+    return Measured(examples, mean_loss(tuned.model, examples), " and ".join(what), computed_in)
 
 
 def _open_lean(run: Run | str | Path, source: Path, model: str | None, allow_bin: bool) -> TunedModel:
