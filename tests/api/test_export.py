@@ -310,7 +310,7 @@ def test_a_merged_folder_and_a_gguf_file_are_asked_like_the_run(run, tmp_path):
             opened.ask("Who?", base=True)
     [again] = phinetune.export_gguf(merged, tmp_path / "again.gguf", quantize=["f32"])
     assert again.loss == pytest.approx(again.adapter_loss, abs=1e-4)
-    assert (file.measured_on, again.measured_on) == ("held-out pairs and general text", "general text")
+    assert (file.measured_on, again.measured_on) == ("held-out pairs", "general text")
     with pytest.raises(RunError, match="merged model already"):
         phinetune.merge(merged, tmp_path / "twice")
     with pytest.raises(RunError, match="no adapter apart"):

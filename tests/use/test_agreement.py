@@ -10,8 +10,8 @@ import torch
 from phinetune.use.agreement import Answers, Verdict, judge
 
 
-def kept(kind, loss, adapter_loss=0.5, answers=None, measured_in=torch.float32):
-    return judge(kind, loss, adapter_loss, measured_in, answers).kept
+def kept(kind, loss, adapter_loss=0.5, answers=None, measured_in=torch.float32, tokens=500):
+    return judge(kind, loss, adapter_loss, measured_in, tokens, answers).kept
 
 
 @pytest.mark.parametrize("kind", ["fp32", "f32", "bf16", "fp16", "f16", "q8_0"])
@@ -28,6 +28,13 @@ def test_q8_0_may_lose_one_percent_and_never_less_than_rounding():
     assert kept("q8_0", 3.031, adapter_loss=3.0) is False
     assert kept("q8_0", 0.0249, adapter_loss=0.02)
     assert kept("q8_0", 0.0251, adapter_loss=0.02) is False
+
+
+def test_rounding_moves_the_loss_of_few_tokens_more():
+    assert kept("bf16", 0.512, tokens=57)
+    assert kept("bf16", 0.512, tokens=599) is False
+    assert kept("bf16", 0.53, tokens=57) is False
+    assert kept("q8_0", 3.04, adapter_loss=3.0, tokens=57) is False  # a share is one of few tokens too
 
 
 def test_the_number_format_of_the_measurement_rounds_too():
@@ -56,14 +63,16 @@ def test_the_same_answers_do_not_excuse_another_loss():
 
 
 def test_of_other_packings_nothing_is_promised_and_of_q8_0_no_answers():
-    assert judge("q4_0", 9.0, 0.5, torch.float32, Answers(0, 20)) == Verdict(None, "nothing is promised")
+    assert judge("q4_0", 9.0, 0.5, torch.float32, 500, Answers(0, 20)) == Verdict(None, "nothing is promised")
     assert kept("q8_0", 0.5, answers=Answers(0, 20))
-    assert judge("q8_0", None, 0.5, torch.float32, Answers(0, 20)) == Verdict(None, "of q8_0 only the loss is promised")
+    assert judge("q8_0", None, 0.5, torch.float32, 500, Answers(0, 20)) == Verdict(
+        None, "of q8_0 only the loss is promised"
+    )
 
 
 def test_the_reason_says_what_was_found():
-    assert judge("f16", 0.5, 0.5, torch.float32, Answers(19, 20)).reason == (
+    assert judge("f16", 0.5, 0.5, torch.float32, 500, Answers(19, 20)).reason == (
         "its loss is within 0.002 and 19 of 20 answers are the same"
     )
-    assert judge("f16", 0.5, 0.5, torch.float32, Answers(4, 8)).reason == "4 of 8 answers differ, where none may"
-    assert judge("q8_0", 0.7, 0.5, torch.float32).reason == "its loss is +0.200 off, where 0.005 is rounding"
+    assert judge("f16", 0.5, 0.5, torch.float32, 500, Answers(4, 8)).reason == "4 of 8 answers differ, where none may"
+    assert judge("q8_0", 0.7, 0.5, torch.float32, 500).reason == "its loss is +0.200 off, where 0.005 is rounding"

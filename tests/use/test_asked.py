@@ -115,7 +115,8 @@ def test_another_form_than_text_is_refused(wish):
 
 
 @pytest.mark.parametrize(
-    "place", ["POST /infill", "POST /v1/embeddings?a=b", "GET /slots", "POST /slots/0", "POST /props"]
+    "place",
+    ["POST /infill", "POST /v1/embeddings?a=b", "GET /slots", "POST /slots/0", "POST /props", "POST /detokenize"],
 )
 def test_what_no_such_model_does_is_not_found(place):
     with pytest.raises(RefusedError, match="404") as refused:
@@ -145,8 +146,6 @@ def test_what_can_be_answered_passes():
     _passes({"input": "Who?"}, b"POST /v1/responses HTTP/1.1")
 
 
-@pytest.mark.parametrize(
-    "line", [b"GET /v1/models HTTP/1.1", b"POST /tokenize HTTP/1.1", b"POST /x HTTP/1.1", b"GET /props HTTP/1.1"]
-)
+@pytest.mark.parametrize("line", [b"GET /v1/models HTTP/1.1", b"POST /x HTTP/1.1", b"GET /props HTTP/1.1"])
 def test_other_places_are_left_to_the_server(line):
     _passes(b"nonsense", line)

@@ -85,6 +85,7 @@ def verify(
     steps = 1 + len(named)
     expected = tuned.answer_all(questions, max_new_tokens=_LONGEST)
     adapter_loss, asked = mean_loss(tuned.model, examples), len(questions)
+    tokens = sum(example.answer_tokens for example in examples)
     forms = [Form("adapter", "phinetune", adapter_loss, asked, asked, None, "what the others are held against")]
     on_progress("verifying", 1, steps)
     for number, form in enumerate(named, start=2):
@@ -96,7 +97,7 @@ def verify(
         for by, loss, written in found:
             answers = Answers(_same(written, expected), asked)
             promised = answers if form.path.is_file() else None
-            verdict = judge(form.kind, loss, adapter_loss, measured_in, promised)
+            verdict = judge(form.kind, loss, adapter_loss, measured_in, tokens, promised)
             forms.append(Form(form.path.name, by, loss, answers.same, asked, verdict.kept, verdict.reason))
         on_progress("verifying", number, steps)
     return forms

@@ -33,8 +33,9 @@ def command(
 
     Promised of a merged folder and of f32, f16 and bf16 is the adapter's loss within 0.001 (f32), 0.002 (f16) or 0.005
     (bf16) nats per answer token, of these three packings also 95 % of its greedy answers, and of q8_0 its loss within
-    1 %, or 0.005 where that is more. Where memory is so short that the loss is measured in bf16, 0.01 is added. The
-    command ends with 1 where a promise is not kept.
+    1 %, or 0.005 where that is more. Where memory is so short that the loss is measured in bf16, 0.01 is added, and of
+    fewer than 500 answer tokens, whose loss rounding moves more, the bounds in nats are wider. The command ends with 1
+    where a promise is not kept.
 
     Example: phinetune verify . merged my-model.q8_0.gguf --sheet held_out.xlsx
     """

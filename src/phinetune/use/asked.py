@@ -22,7 +22,9 @@ _CHATS = ("/chat/completions", "/chat/completions/input_tokens", "/apply-templat
 _BESIDE = ("name", "reasoning_content", "tool_call_id", "tool_name")  # texts of a message, besides its content
 _RESPONSES = ("/responses", "/responses/input_tokens")
 _TEXTS = ("/completions", "/completion")
-_OF_OTHERS = r"POST /props|\S+ /(infill|embeddings?|rerank|reranking|slots(/.*)?|metrics|audio/transcriptions)"
+_OF_OTHERS = (
+    r"POST /props|\S+ /(infill|embeddings?|rerank|reranking|slots(/.*)?|metrics|audio/transcriptions|(de)?tokenize)"
+)
 _WHOLE = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "n", "seed", "top_k")
 _LARGEST = 2**31 - 1  # of a whole number; what is beyond becomes another one
 _BACK = ("repeat_last_n", "dry_penalty_last_n")
