@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import toys
@@ -34,6 +36,20 @@ def test_the_fast_way_is_taken_where_it_agrees(make, dtype):
         assert isinstance(row_loss, FastRowLoss)
         assert warning is None
     assert model.training  # left as it was
+
+
+def test_gradients_of_the_check_are_gone_when_the_run_begins(monkeypatch):
+    real, gradients = check._pass, []
+
+    def noted(*arguments):
+        found = real(*arguments)
+        gradients.append(weakref.ref(found.gradient))
+        return found
+
+    monkeypatch.setattr(check, "_pass", noted)
+    with proven_row_loss(_adapted(toys.phi()), _examples()):
+        assert len(gradients) >= 3
+        assert all(gradient() is None for gradient in gradients)
 
 
 def test_a_fast_way_that_gives_other_numbers_is_not_taken_and_the_person_is_told(monkeypatch):

@@ -49,8 +49,24 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     """
     by_length = sorted(examples, key=lambda example: len(example.ids))
     _refuse_beyond_window(model, by_length[-1])
+    fast, warning = _proven(model, by_length[0], by_length[-1])
+    if torch.cuda.is_available():  # what the plain way took in small pieces, rows find again in large ones
+        torch.cuda.empty_cache()
+    if fast is not None:
+        yield fast, None
+        return
+    with plain_row_loss(model, fused=True) as plain:
+        yield plain, warning
+
+
+def _proven(model: PeftModel, shortest: Example, longest: Example) -> tuple[RowLoss | None, Warned | None]:
+    """The fast way, or None for the plain one, with the warning that goes with it.
+
+    All passes are gone when it returns: held through the run, their vectors were three times the adapter in fp32,
+    0.28 GB of Phi-2.
+    """
     warning = None
-    pair, alone = _pair_alone(model, by_length[0], by_length[-1])
+    pair, alone = _pair_alone(model, shortest, longest)
     expected = _sum(alone, 1)
     if not math.isfinite(expected.loss):
         raise TrainingError(
@@ -61,11 +77,7 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     if (fast := fast_row_loss(model)) is not None:
         times = sorted({1, _until_mostly_short(model, pair)})
         if all(_agrees_in_a_row(model, fast, pair, alone, each) for each in times):
-            recorded = _by_graphs(model, fast, pair, expected, tokens)
-            if torch.cuda.is_available():  # what the plain way took in small pieces, rows find again in large ones
-                torch.cuda.empty_cache()
-            yield recorded or fast, None
-            return
+            return _by_graphs(model, fast, pair, expected, tokens) or fast, None
         warning = Warned(
             "slow_path",
             "The fast way of computing this model does not give the numbers of the plain one on this device, so the "
@@ -74,7 +86,7 @@ def proven_row_loss(model: PeftModel, examples: Sequence[Example]) -> Iterator[t
     with plain_row_loss(model, fused=True) as plain:
         if not _agree(model, _pass(model, plain, pair), expected, tokens):
             raise cannot_confine(model.get_base_model())
-        yield plain, warning
+    return None, warning
 
 
 def _pair_alone(model: PeftModel, shortest: Example, longest: Example) -> tuple[list[Example], list[_Pass]]:
