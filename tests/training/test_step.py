@@ -149,3 +149,13 @@ def test_moments_that_are_made_beforehand_give_the_step_of_a_fresh_optimizer():
         parameter.grad = gradient
     fresh.step()
     assert all(torch.equal(a, b) for a, b in zip(parameters, ours, strict=True))
+
+
+def test_gradients_are_added_up_where_those_of_the_step_before_were():
+    model, batches = _adapted(toys.llama()), micro_batches(_examples(), 4)
+    parameters = [p for _, p in lora.trainable(model)]
+    _, first, _ = _step(model, batches)
+    places = [p.grad.data_ptr() for p in parameters]
+    _, second, _ = _step(model, batches)
+    assert [p.grad.data_ptr() for p in parameters] == places
+    assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))  # of this step alone
