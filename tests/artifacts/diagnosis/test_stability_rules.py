@@ -38,6 +38,11 @@ def test_going_back_is_told_with_how_it_ended():
     assert not {"went_back", "unstable"} & drawn.found(drawn.good(), Facts(rollbacks=0)).keys()
 
 
+def test_an_absurd_count_of_a_damaged_file_takes_no_memory():
+    for stopped in ("finished", "failed"):
+        assert {"went_back", "unstable"} & drawn.found(drawn.good(), Facts(rollbacks=10**15, stopped=stopped)).keys()
+
+
 def test_overflows_now_and_then_are_normal_and_many_are_not():
     def lost(count: int) -> list[MetricsRow]:
         return [

@@ -4,6 +4,8 @@ does not apply.
 
 from __future__ import annotations
 
+import math
+
 from phinetune.artifacts.diagnosis.evidence import Diagnosis, Evidence
 
 # One or two steps left out of a run are an odd batch; more are the number format or the learning rate.
@@ -55,7 +57,7 @@ def went_back(evidence: Evidence) -> Diagnosis | None:
             times,
             _lower(evidence),
         )
-    rate = (evidence.facts.learning_rate or evidence.peak_rate) / 2**times
+    rate = math.ldexp(evidence.facts.learning_rate or evidence.peak_rate, -times)  # a damaged count is no matter to it
     return Diagnosis(
         "went_back",
         "note",
@@ -98,7 +100,7 @@ def _lower(evidence: Evidence) -> str:
     """
     facts = evidence.facts
     halved = max(1, (facts.rollbacks or 0) + (facts.stopped == "failed")) if facts.learning_rate else 1
-    rate = (facts.learning_rate or evidence.peak_rate) / 2**halved
+    rate = math.ldexp(facts.learning_rate or evidence.peak_rate, -halved)
     by_half = "Halve" if halved == 1 else "Lower"
     lower = f"{by_half} the learning rate (--lr {rate:.2g})" if rate else "Lower the learning rate"
     return f"{lower}, or compute in --dtype fp32; and look for odd answers with phinetune check."
