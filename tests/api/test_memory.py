@@ -11,6 +11,7 @@ from whole_runs import weights
 import phinetune
 from phinetune.errors import PhinetuneError
 from phinetune.events import Finished, StepDone, Warned
+from phinetune.training import parts
 from phinetune.training.step import step_seed
 
 OPTIONS = {"epochs": 2, "lr": 1e-2, "batch_size": 2, "grad_accum": 2, "train.save_steps": 3, "train.eval_steps": 5}
@@ -99,8 +100,10 @@ def test_a_person_who_leaves_while_the_pictures_are_drawn_leaves(toy_base, toy_s
 def test_without_memory_to_keep_the_best_adapter_its_checkpoint_has_it(
     toy_base, toy_sheet, tmp_path, whole, broken, monkeypatch
 ):
+    losses = iter([5.0, 4.0, 3.0, 2.0])  # of the untrained model and after three validations; then it rises
+    monkeypatch.setattr(parts, "validation_loss", lambda *_: next(losses, 6.0))
     broken("phinetune.model.lora", "copy_weights", when=lambda call: call > 2)
-    events = _train(toy_sheet, toy_base, tmp_path, epochs=6, patience=0, lr=0.3)
+    events = _train(toy_sheet, toy_base, tmp_path, epochs=6, patience=0)
     [end] = [event for event in events if isinstance(event, Finished)]
     assert end.kept_step < end.step
     checkpoint = tmp_path / "checkpoints" / f"checkpoint-{end.kept_step}" / "adapter_model.safetensors"
