@@ -1,6 +1,6 @@
 """The memory that `phinetune plan` names beside the peak of the real run, each run in a process of its own.
 
-    python benchmarks/plan_accuracy.py [--phi2] [--sheet examples/handbook.xlsx]
+    python benchmarks/plan_accuracy.py [--phi2] [--dtype fp32] [--sheet examples/handbook.xlsx]
 
 SmolLM2-135M takes a few steps of `phinetune.train` in several shapes; with --phi2 also Phi-2 at its full size with
 random weights (8.5 GB, some minutes). On a GPU the peak is that of torch's allocator, which does not count what CUDA
@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench import in_a_process, publish
+
+from phinetune.model.device import dtype_name, pick_device, pick_dtype
 
 HERE = Path(__file__).parent
 WORDS = ["time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school"]
@@ -28,7 +32,6 @@ CASES: list[tuple[str, str, int | None, dict[str, Any]]] = [
     ("SmolLM2, the sheet, 8 pairs a row", SMOLLM2, None, {"batch_size": 8, "grad_accum": 1}),
     ("SmolLM2, the sheet, 16 pairs a row", SMOLLM2, None, {"batch_size": 16, "grad_accum": 1}),
     ("SmolLM2, the sheet, 64 pairs a row", SMOLLM2, None, {"batch_size": 64, "grad_accum": 1}),
-    ("SmolLM2, the sheet, 16 pairs a row, fp32", SMOLLM2, None, {"batch_size": 16, "grad_accum": 1, "dtype": "fp32"}),
     ("SmolLM2, 1 x 512 tokens", SMOLLM2, 600, {"batch_size": 1, "grad_accum": 1}),
     ("SmolLM2, 4 x 512 tokens", SMOLLM2, 600, {"batch_size": 4, "grad_accum": 1}),
     ("SmolLM2, 8 x 128 tokens", SMOLLM2, 100, {"batch_size": 8, "grad_accum": 1}),
@@ -48,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sheet", default=HERE.parent / "examples" / "handbook.xlsx", type=Path)
     parser.add_argument("--phi2", action="store_true")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--steps", default=3, type=int)
     parser.add_argument("--work", help="a case as JSON: what the processes are started with")
@@ -55,20 +59,22 @@ def main() -> None:
     if arguments.work:
         print(json.dumps(work(**json.loads(arguments.work))))
         return
+    dtype = dtype_name(pick_dtype(pick_device(), arguments.dtype))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, model, words, options in CASES + (PHI2_CASES if arguments.phi2 else []):
             if arguments.only not in name:
                 continue
             sheet = arguments.sheet if words is None else long_pairs(Path(folder, f"{words}.csv"), words)
-            case = {"sheet": str(sheet), "model": model, "steps": arguments.steps, "options": options}
+            how = options | {"dtype": dtype}
+            case = {"sheet": str(sheet), "model": model, "steps": arguments.steps, "options": how}
             figures = in_a_process(__file__, "--work", json.dumps(case))
             planned, measured = figures["planned_gb"], figures["measured_gb"]
             rows.append([name, f"{planned:.2f} GB", f"{measured:.2f} GB", f"{planned / measured:.2f}"])
             print(*rows[-1], sep="  ", flush=True)
     publish(
-        f"Memory planned and measured, {arguments.sheet.stem}",
-        f"python benchmarks/plan_accuracy.py --sheet {arguments.sheet.name}" + (" --phi2" if arguments.phi2 else ""),
+        f"Memory planned and measured, {arguments.sheet.stem}, {dtype}",
+        shlex.join(["python", "benchmarks/plan_accuracy.py", *sys.argv[1:]]),
         ["run", "planned", "measured peak", "planned / measured"],
         rows,
     )
@@ -115,7 +121,7 @@ def train_phi2(sheet: str, options: dict[str, Any]) -> float:
 
     from phinetune import settings as settings_module
     from phinetune.model import lora
-    from phinetune.model.device import bound_kernel_caches, keep_freed_memory, peak_memory_gb, pick_device, pick_dtype
+    from phinetune.model.device import bound_kernel_caches, keep_freed_memory, peak_memory_gb
     from phinetune.model.memory import plan_rows
     from phinetune.run_folder import RunFolder
     from phinetune.sheet.pairs import find_pairs
@@ -133,7 +139,8 @@ def train_phi2(sheet: str, options: dict[str, Any]) -> float:
     parts = split(find_pairs(sheet).pairs, settings.data.validation_share, settings.data.seed)
     encoder = Encoder(tokenizer(), PromptTemplate(), settings.data.max_length)
     corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
-    model = lora.attach(phi2(pick_dtype(device), device), settings.lora, PHI2, settings.train.seed)
+    base = phi2(pick_dtype(device, settings.train.dtype), device)
+    model = lora.attach(base, settings.lora, PHI2, settings.train.seed)
     lengths = [len(example.ids) for example in (*corpus.train, *corpus.validation)]
     train = settings.train
     rows = plan_rows(model.get_base_model(), lengths, train.batch_size, train.examples_per_step, device)
