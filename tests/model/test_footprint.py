@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import toys
@@ -68,6 +70,7 @@ def _phi2():
 
 BF16 = Computing(2, on_gpu=False, attention="bands", recompute=False)
 FP32 = Computing(4, on_gpu=False, attention="blocks", recompute=False)
+FP32_AGAIN = replace(FP32, recompute=True)
 
 
 def test_parts_of_phi2_that_arithmetic_alone_decides():
@@ -96,6 +99,7 @@ def test_a_measured_peak_of_phi2_is_met():
         (16, 32, 16, FP32, 1.94),
         (4, 512, 256, FP32, 4.19),
         (1, 512, 256, FP32, 2.07),
+        (4, 512, 505, FP32_AGAIN, 2.23),
     ],
 )
 def test_measured_peaks_of_smollm2_are_met(documents, length, answer, computing, peak):
