@@ -25,7 +25,7 @@ def test_the_verdict_comes_first_then_parts_and_reasons(capsys, toy_base, toy_sh
         assert f"\n{part} " in out, part
     code, whole, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--details")
     assert whole.startswith("Fits: needs about ")
-    assert "How sure: within a tenth of the peak" in whole
+    assert "How sure: within 11 % of the peak" in whole
     for part in ("weights", "optimizer", "activations", "together", "Steps", "gradient_checkpointing", "why"):
         assert part in whole, part
         assert f"\n{part} " not in out, part

@@ -192,10 +192,7 @@ def _plan(
 def _memory_basis(hardware: Device) -> str:
     """How far the memory can be trusted; benchmarks/plan_accuracy.py holds it against measured peaks."""
     if hardware.kind == "cpu":
-        return (
-            "within a tenth of the peak of eleven measured runs on a CPU; one more, recomputed in fp32, took 1.7 times "
-            "what it said"
-        )
+        return "within 11 % of the peak of fifteen measured runs on a CPU"
     found = "three runs of Phi-2 on an H200 peaked 6 % below, 1 % below and 16 % above what they said"
     if "H200" in hardware.name:
         return f"an estimate: {found}"
