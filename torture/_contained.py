@@ -138,25 +138,27 @@ def _watch(
     os.set_blocking(process.stderr.fileno(), False)
     at, pending, last_words = first, b"", b""
     patience = 60.0  # to begin with, for the imports
-    heard, had_computed = time.monotonic(), 0.0
+    heard, had_computed = time.monotonic(), None  # the second is asked for in the first second of silence
     try:
         while True:
             ready, _, _ = select.select([process.stdout], [], [], 1.0)
             last_words = (last_words + (process.stderr.read() or b""))[-2000:]
-            if not ready and not (
-                _computed(process.pid) - had_computed > patience or time.monotonic() - heard > _IDLE * patience
-            ):
-                continue
+            if not ready:
+                computed = _computed(process.pid)
+                had_computed = computed if had_computed is None else had_computed
+                if computed - had_computed <= patience and time.monotonic() - heard <= _IDLE * patience:
+                    continue
             chunk = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
             if not chunk:
                 if ready and process.wait() == 0:
                     return stop
-                told = f"silent for {patience:.0f} s of computing" if not ready else f"died with {process.returncode}"
+                silence = time.monotonic() - heard
+                told = f"died with {process.returncode}" if ready else f"silent for {silence:.0f} s"
                 words = last_words.decode(errors="replace").strip()[-300:]
                 outcomes["hang" if not ready else "crash"] += 1
                 failures.append({"input": at, "outcome": told, "words": words})
                 return at + 1
-            patience, heard, had_computed = SILENCE, time.monotonic(), _computed(process.pid)
+            patience, heard, had_computed = SILENCE, time.monotonic(), None
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 said = json.loads(line)

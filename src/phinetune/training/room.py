@@ -81,7 +81,7 @@ class Room:
             pairs = self.pairs_per_row
             if self._gave_up_graphs:
                 self._record(False)
-                how = "without the recordings that spare the processor work"
+                how = "without a shortcut for short rows that takes memory of its own"
             elif pairs > 1:
                 self._progress.pairs_per_row = pairs // 2
                 self._record(True)
