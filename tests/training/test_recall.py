@@ -8,7 +8,7 @@ import pytest
 import torch
 import toys
 
-from phinetune.model import lora
+from phinetune.model import lora, rows
 from phinetune.settings import GenerateSettings, LoraSettings
 from phinetune.sheet.findings import Pair
 from phinetune.tokens.encode import Encoder
@@ -43,7 +43,7 @@ def test_one_pass_tells_what_would_be_written_in_rows_of_any_size_and_by_the_pla
     assert recall.gives_back(model, examples) == same
     assert 0 < sum(same) < len(same)
     assert recall.gives_back(model, examples, tokens_a_row=1) == same
-    monkeypatch.setattr(recall, "fast_row_loss", lambda _: None)
+    monkeypatch.setattr(rows, "fast_row_loss", lambda _: None)
     assert recall.gives_back(model, examples) == same
 
 
@@ -63,7 +63,7 @@ def test_whether_it_would_stop_is_what_stands_after_the_whole_answer(taught, mon
     assert all(s for s, r in zip(expected, recall.gives_back(model, examples), strict=True) if r)
     untaught = lora.attach(toys.phi(), LoraSettings(r=8), "toy", 1).eval()
     assert not any(recall.would_stop(untaught, examples))
-    monkeypatch.setattr(recall, "fast_row_loss", lambda _: None)
+    monkeypatch.setattr(rows, "fast_row_loss", lambda _: None)
     assert recall.would_stop(model, examples) == expected
     (told,) = recall.measure_endings(model, examples, 7)
     assert (told.step, told.asked, told.known) == (7, len(examples), sum(expected))

@@ -21,6 +21,11 @@ def answer_loss(model: torch.nn.Module, row: Row) -> torch.Tensor:
     Logits are made for the predicting places alone: a row of short answers spends nothing on the vocabulary of its
     questions. The sum, not the mean, so that steps made of several rows weigh every answer token alike.
     """
+    return cross_entropy(answer_logits(model, row).float(), row.targets, reduction="sum")
+
+
+def answer_logits(model: torch.nn.Module, row: Row) -> torch.Tensor:
+    """The logits [A, V] behind the row's predictors, by the model's own forward."""
     output: Any = model(
         input_ids=row.ids,
         position_ids=row.positions,
@@ -28,7 +33,8 @@ def answer_loss(model: torch.nn.Module, row: Row) -> torch.Tensor:
         document_lengths=row.lengths,
         use_cache=False,
     )
-    return cross_entropy(output.logits[0].float(), row.targets, reduction="sum")
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 def loss_in_parts(model: PreTrainedModel, row: Row) -> torch.Tensor:

@@ -6,7 +6,7 @@ Row ─► layers.py, attend.py ─► LinearCrossEntropy                    Phi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Protocol
@@ -21,7 +21,7 @@ from phinetune.model.attend import Documents, attend_within_bounds, attend_withi
 from phinetune.model.attention import confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.model.gguf_names import ARCHITECTURES
-from phinetune.model.loss import answer_loss, linear_cross_entropy, loss_in_parts
+from phinetune.model.loss import answer_logits, answer_loss, linear_cross_entropy, loss_in_parts
 from phinetune.model.row import Row
 
 _LOGITS_AT_ONCE = 256  # places
@@ -107,6 +107,19 @@ def row_loss(model: PeftModel | PreTrainedModel) -> Iterator[RowLoss]:
     else:
         with plain_row_loss(model) as plain:
             yield plain
+
+
+@contextmanager
+def likeliest_words(model: PeftModel | PreTrainedModel) -> Iterator[Callable[[Row], torch.Tensor]]:
+    """Row -> the word [A] that the model thinks likeliest behind each of its predictors [A], the fast way or the plain.
+
+    Raises ModelError for a model that does not take an attention function.
+    """
+    if (fast := fast_row_loss(model)) is not None:
+        yield fast.likeliest
+    else:
+        with confined_to_documents(_base(model)):
+            yield lambda row: answer_logits(model, row).argmax(-1)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from phinetune.events import Endings, Recalled
 from phinetune.model.out_of_memory import is_out_of_memory
-from phinetune.model.rows import fast_row_loss
+from phinetune.model.rows import likeliest_words
 from phinetune.tokens.batch import in_rows, lay_out
 from phinetune.tokens.encode import Example
 
@@ -80,20 +80,11 @@ def _how_many(
 @torch.inference_mode()
 def _right_tokens(model: PeftModel, examples: Sequence[Example], tokens_a_row: int) -> list[torch.Tensor]:
     """Of each, for every token of the answer whether it is the likeliest after those before it [A]."""
-    fast = fast_row_loss(model)
-    if fast is None:
-        return [_right_tokens_plainly(model, example) for example in examples]
     device = next(model.parameters()).device
     found: list[torch.Tensor] = []
-    for members in in_rows(examples, tokens_a_row):
-        row = lay_out(members).to(device)
-        right = fast.likeliest(row) == row.targets
-        found += torch.split(right.cpu(), [member.answer_tokens for member in members])
+    with likeliest_words(model) as likeliest:
+        for members in in_rows(examples, tokens_a_row):
+            row = lay_out(members).to(device)
+            right = likeliest(row) == row.targets
+            found += torch.split(right.cpu(), [member.answer_tokens for member in members])
     return found
-
-
-def _right_tokens_plainly(model: PeftModel, example: Example) -> torch.Tensor:
-    device = next(model.parameters()).device
-    ids = torch.tensor([example.ids], device=device)
-    logits = model(input_ids=ids, logits_to_keep=example.answer_tokens + 1, use_cache=False).logits
-    return torch.eq(logits[0, :-1].argmax(dim=-1), ids[0, example.prompt_length :])
