@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:
     with proven_row_loss(model, held_out) as (row_loss, _):
         loss = validation_loss(model, row_loss, validation_batches(held_out, 512))
     return {
-        "model": Path(arguments.model).stem,
+        "model": Path(arguments.model).name.removesuffix(".gguf"),
         "width": width,
         "sheet": Path(arguments.sheet).stem,
         "seed": arguments.seed,

@@ -1,7 +1,7 @@
 """What training reports: one stream of small frozen values that the terminal, the metrics files and any
 tracker consume. Training knows none of them.
 
-    SheetRead -> ModelLoading -> ModelLoaded -> (RateTried* -> RateChosen)? -> Started
+    SheetRead -> ModelLoading -> ModelLoaded -> Started
               -> (StepDone | StepSkipped | Validated | Saved | RolledBack | Warned)*
               -> Recalled* -> Endings? -> Finished
 """
@@ -48,25 +48,6 @@ class ModelLoaded:
     trainable_parameters: int
     total_parameters: int
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RateTried:
-    """A short run of the search for a learning rate, on some of the pairs: its lowest held-out loss, or infinity."""
-
-    learning_rate: float
-    eval_loss: float
-    pairs: int
-
-
-@dataclass(frozen=True)
-class RateChosen:
-    """The learning rate that the search chose; `usual` is what models of this size mostly like."""
-
-    learning_rate: float
-    usual: float
-    pairs: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -215,8 +196,6 @@ Event = (
     | Restored
     | ModelLoading
     | ModelLoaded
-    | RateTried
-    | RateChosen
     | Started
     | StepDone
     | StepSkipped

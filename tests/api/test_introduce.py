@@ -9,6 +9,7 @@ import toys
 from phinetune.api.introduce import introduce
 from phinetune.model import lora
 from phinetune.settings import load
+from phinetune.training.learning_rate import usual_rate
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,6 @@ from phinetune.settings import load
     [
         ({}, "4 epochs, learning rate 0.001, 8 pairs a step"),
         ({"epochs": 3}, "learning rate 0.001, 8 pairs a step"),
-        ({"lr": "auto"}, "4 epochs, 8 pairs a step"),
         ({"batch_size": 4}, "4 epochs, learning rate 0.001"),
         ({"epochs": 3, "lr": 1e-4, "grad_accum": 2}, None),
         ({"model": "microsoft/phi-2"}, None),
@@ -28,3 +28,14 @@ def test_of_a_recipe_what_applies_is_named(given, said):
     notes = introduce(model, settings, False, torch.device("cpu"), torch.float32).notes
     told = (f"smollm2-135m is small and learns by a recipe of its own: {said}.",) if said else ()
     assert notes == told
+
+
+def test_the_rate_of_lr_auto_is_named_with_its_reason():
+    settings = load(flags={"model": "smollm2-135m", "lr": "auto"})
+    model = lora.attach(toys.phi(), settings.lora, "toy", seed=0)
+    recipe, rate = introduce(model, settings, False, torch.device("cpu"), torch.float32).notes
+    assert recipe.endswith("of its own: 4 epochs, 8 pairs a step.")
+    assert (
+        rate
+        == f"Learning rate {usual_rate(model.get_base_model().config.hidden_size)}, which suits a model of this width."
+    )

@@ -118,11 +118,3 @@ def test_the_device_of_the_settings_is_planned_for(toy_base, toy_sheet):
     if not toys.torch.backends.mps.is_available():
         with pytest.raises(phinetune.PhinetuneError, match="mps"):
             phinetune.plan(toy_sheet, model=str(toy_base), **{"train.device": "mps"})
-
-
-def test_a_search_for_the_learning_rate_takes_time_of_its_own(toy_base, toy_sheet):
-    without = phinetune.plan(toy_sheet, model=str(toy_base))
-    plan = phinetune.plan(toy_sheet, model=str(toy_base), lr="auto")
-    assert without.time.search == 0
-    assert plan.time.search > 0
-    assert plan.time.total == pytest.approx(without.time.total + plan.time.search)

@@ -19,8 +19,6 @@ from phinetune.errors import ModelError, RunError, TrainingError
 from phinetune.events import (
     Finished,
     ModelLoaded,
-    RateChosen,
-    RateTried,
     RolledBack,
     SheetRead,
     Started,
@@ -29,6 +27,7 @@ from phinetune.events import (
 )
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
+from phinetune.training.learning_rate import usual_rate
 
 
 def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):
@@ -64,21 +63,24 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(toy_base,
     assert 0 < part.steps < rest.steps
 
 
-def test_lr_auto_searches_once_and_a_resume_keeps_what_was_found(toy_base, toy_sheet, tmp_path):
+def test_lr_auto_is_the_usual_rate_of_the_model_is_said_and_goes_on_in_a_resume(toy_base, toy_sheet, tmp_path):
+    rate = usual_rate(toys.phi().config.hidden_size)
     events = []
     part = train(
-        toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, on_event=events.append,
+        toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, warmup_steps=0, on_event=events.append,
         stop_requested=lambda: sum(isinstance(event, StepDone) for event in events) >= 2,
     )  # fmt: skip
     assert part.stopped == "interrupted"
-    [chosen] = [event for event in events if isinstance(event, RateChosen)]
-    again = []
-    train(toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, resume=True, on_event=again.append)
-    assert not [event for event in again if isinstance(event, RateChosen | RateTried)]
-    whole = [event.learning_rate for event in (*events, *again) if isinstance(event, StepDone)]
-    assert max(whole) == pytest.approx(chosen.learning_rate, rel=0.2)
-    config = json.loads((tmp_path / "training_visuals" / "training_config.json").read_text())
-    assert config["settings"]["train"]["learning_rate"] == config["learning_rate_chosen"] == chosen.learning_rate
+    [loaded] = [event for event in events if isinstance(event, ModelLoaded)]
+    assert f"Learning rate {rate}, which suits a model of this width." in loaded.notes
+    whole = train(toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, warmup_steps=0, resume=True)
+    given = train(toy_sheet, toy_base, tmp_path / "given", lr=rate, epochs=4, warmup_steps=0)
+    for run in (whole, given):
+        config = json.loads(run.folder.config_json.read_text())
+        assert config["settings"]["train"]["learning_rate"] == rate
+    assert (whole.folder.model / "adapter_model.safetensors").read_bytes() == (
+        given.folder.model / "adapter_model.safetensors"
+    ).read_bytes()
 
 
 def test_a_resume_with_another_setting_is_refused_with_the_difference(toy_base, toy_sheet, tmp_path):

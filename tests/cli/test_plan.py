@@ -67,11 +67,6 @@ def test_errors_are_one_message_and_a_hint(capsys, toy_sheet):
     assert _run(capsys, "plan", toy_sheet, "--device", "abacus")[0] == 1
 
 
-def test_lr_auto_is_said_to_take_time(capsys, toy_base, toy_sheet):
-    _, out, _ = _run(capsys, "plan", toy_sheet, "--model", toy_base, "--lr", "auto")
-    assert "for --lr auto" in " ".join(out.split())
-
-
 def test_what_recorded_graphs_hold_and_what_stands_around_the_steps_is_said(capsys, toy_sheet):
     _, out, _ = _run(capsys, "plan", toy_sheet, "--device", "h200")
     assert "more that the run keeps until it ends, for steps recorded as graphs" in " ".join(out.split())

@@ -144,3 +144,15 @@ def test_flash_and_bands_keep_no_copies_in_fp32():
     )
     assert bands < blocks
     assert flash < bands  # the GPU's kernels compute gelu again
+
+
+def test_logits_are_all_kept_only_where_something_stands_behind_the_head():
+    config = KNOWN["Qwen/Qwen2.5-0.5B-Instruct"] | {"model_type": "newcomer"}
+    row, computing = Row((500,) * 8, 3000), Computing(2, on_gpu=False, attention="blocks", recompute=False)
+
+    def logits(**changes):
+        shape = read_shape(config | changes, "newcomer")
+        return step_footprint(shape, adapter_shape(shape, 16, "all"), row, computing).logits
+
+    assert logits(final_logit_softcapping=30.0) == logits(logit_scale=0.0625) == 3000 * 151936 * 10
+    assert logits() == logits(logit_scale=1) == ((1 << 24) + 3000 * 896) * 2

@@ -9,8 +9,8 @@ import torch
 import toys
 
 from phinetune.errors import ModelError, SettingsError, TrainingError
-from phinetune.model import lora
-from phinetune.model.loss import answer_loss
+from phinetune.model import lora, rows
+from phinetune.model.loss import answer_loss, loss_through_head
 from phinetune.model.rows import FastRowLoss, fast_row_loss
 from phinetune.settings import LoraSettings
 from phinetune.tokens.encode import Encoder, Example
@@ -59,7 +59,7 @@ def test_a_fast_way_that_gives_other_numbers_is_not_taken_and_the_person_is_told
 
     monkeypatch.setattr(check, "fast_row_loss", wrong)
     with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
-        assert row_loss.func is answer_loss
+        assert row_loss.func is loss_through_head
         assert warning.code == "slow_path"
         assert "the result is the same" in warning.message
 
@@ -81,7 +81,7 @@ def test_a_fast_way_with_a_wrong_gradient_is_not_taken(monkeypatch):
 
     monkeypatch.setattr(check, "fast_row_loss", wrong)
     with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
-        assert row_loss.func is answer_loss
+        assert row_loss.func is loss_through_head
         assert warning.code == "slow_path"
 
 
@@ -91,7 +91,7 @@ def test_a_kernel_that_this_machine_does_not_have_is_no_obstacle(monkeypatch):
 
     monkeypatch.setattr(check, "fast_row_loss", lambda model: missing)
     with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
-        assert row_loss.func is answer_loss
+        assert row_loss.func is loss_through_head
         assert warning.code == "slow_path"
 
 
@@ -154,6 +154,34 @@ def test_other_architectures_go_the_plain_way_without_a_word():
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
     base = GPT2LMHeadModel(config).eval()
+    with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
+        assert row_loss.func is loss_through_head
+        assert warning is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_that_are_bounded_behind_the_head_go_the_models_own_way(dtype):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    traits = {
+        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "attn_logit_softcapping": None,
+    }  # fmt: skip
+    for bound, way in ((None, loss_through_head), (30.0, answer_loss)):
+        torch.manual_seed(0)
+        base = Gemma2ForCausalLM(Gemma2Config(**traits, final_logit_softcapping=bound)).eval().to(dtype)
+        with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
+            assert row_loss.func is way
+            assert warning is None
+
+
+def test_where_the_way_through_the_head_fails_the_models_own_is_taken(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(rows, "loss_through_head", missing)
+    base = toys.phi()
+    monkeypatch.setattr(check, "fast_row_loss", lambda model: None)
     with proven_row_loss(_adapted(base), _examples()) as (row_loss, warning):
         assert row_loss.func is answer_loss
         assert warning is None

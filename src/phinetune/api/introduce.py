@@ -15,6 +15,7 @@ from phinetune.model.device import cpu_has_bf16, describe, dtype_name
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings
 from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.sheet.split import Split, split
+from phinetune.training.learning_rate import with_learning_rate
 from phinetune.training.loop import Corpus
 
 
@@ -50,6 +51,9 @@ def introduce(
     notes = []
     if parts := _recipe_parts(settings):
         notes.append(f"{settings.model} is small and learns by a recipe of its own: {', '.join(parts)}.")
+    if settings.train.learning_rate == "auto":
+        rate = with_learning_rate(settings.train, model.get_base_model().config).learning_rate
+        notes.append(f"Learning rate {rate}, which suits a model of this width.")
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phinetune import api
 from phinetune import settings as settings_module
 from phinetune.run_folder import RunFolder
+from phinetune.settings import Settings
 from phinetune.sheet.read import refuse_unreadable
 from phinetune.tokens.prompt import PromptTemplate, unescape
 
 if TYPE_CHECKING:
     from phinetune.api.begin import OnEvent
     from phinetune.api.run import Run
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `train` was asked for, read and found possible so far."""
+
+    sheet: Path
+    folder: RunFolder
+    mirror: RunFolder | None
+    settings: Settings
+    template: PromptTemplate
+    resume: bool
+    overwrite: bool
+    on_event: OnEvent
+    stop_requested: Callable[[], bool]
 
 
 def train(
@@ -44,13 +61,15 @@ def train(
     template = PromptTemplate(unescape(settings.data.template))
     refuse_unreadable(sheet)  # before torch is imported, which takes seconds
     return api.tune(
-        Path(sheet),
-        RunFolder(Path(out)),
-        RunFolder(Path(mirror)) if mirror is not None else None,
-        settings,
-        template,
-        resume=resume,
-        overwrite=overwrite,
-        on_event=on_event,
-        stop_requested=stop_requested,
+        Wanted(
+            Path(sheet),
+            RunFolder(Path(out)),
+            RunFolder(Path(mirror)) if mirror is not None else None,
+            settings,
+            template,
+            resume,
+            overwrite,
+            on_event,
+            stop_requested,
+        )
     )

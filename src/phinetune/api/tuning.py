@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
 
-from phinetune.api.begin import OnEvent, claimed, go_on_from, start_mirror
+from phinetune.api.begin import claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
 from phinetune.api.introduce import introduce, read_sheet, warnings_before
 from phinetune.api.memory import memory_told, no_memory_to_begin, no_memory_to_go_on, no_memory_to_read, safe_told
@@ -20,7 +18,7 @@ from phinetune.api.run import Run
 from phinetune.artifacts.diagnosis import Diagnosis
 from phinetune.artifacts.metrics import MetricsLog, Summary, summary
 from phinetune.errors import TrainingError
-from phinetune.events import Finished, ModelLoading, RateChosen, RolledBack, Saved, StopReason, Warned
+from phinetune.events import Finished, ModelLoading, RolledBack, Saved, StopReason, Warned
 from phinetune.model import lora
 from phinetune.model.device import (
     keep_freed_memory,
@@ -32,66 +30,51 @@ from phinetune.model.identity import identify
 from phinetune.model.load import find, load_base
 from phinetune.model.memory import RowPlan, plan_rows
 from phinetune.run_folder import RunFolder, begin_anew, write_json
-from phinetune.settings import Settings, TrainSettings
+from phinetune.settings import TrainSettings
 from phinetune.sheet.kept import keep_pairs
 from phinetune.sheet.pairs import PairTable
 from phinetune.tokens.encode import Encoder
-from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.checkpoint import Checkpoints
-from phinetune.training.learning_rate import Search
+from phinetune.training.learning_rate import with_learning_rate
 from phinetune.training.loop import Corpus, fit
 
+if TYPE_CHECKING:
+    from phinetune.api.train import Wanted
 
-def tune(
-    sheet: Path,
-    folder: RunFolder,
-    mirror: RunFolder | None,
-    settings: Settings,
-    template: PromptTemplate,
-    *,
-    resume: bool,
-    overwrite: bool,
-    on_event: OnEvent,
-    stop_requested: Callable[[], bool],
-) -> Run:
-    """See `train`, which has read the settings. Raises as that does."""
-    mine = None if overwrite else Checkpoints(folder, {}, settings.train.keep_checkpoints)
+
+def tune(wanted: Wanted) -> Run:
+    """See `train`. Raises as that does."""
+    folder, overwrite = wanted.folder, wanted.overwrite
+    mine = None if overwrite else Checkpoints(folder, {}, wanted.settings.train.keep_checkpoints)
     with (
-        claimed(folder, mirror, resume=resume, overwrite=overwrite, on_event=on_event),
-        memory_told(lambda: no_memory_to_go_on(settings, mine)),
+        claimed(folder, wanted.mirror, resume=wanted.resume, overwrite=overwrite, on_event=wanted.on_event),
+        memory_told(lambda: no_memory_to_go_on(wanted.settings, mine)),
     ):
-        return _tune(sheet, folder, mirror, settings, template, resume, overwrite, on_event, stop_requested)
+        return _tune(wanted)
 
 
-def _tune(
-    sheet: Path,
-    folder: RunFolder,
-    mirror_folder: RunFolder | None,
-    settings: Settings,
-    template: PromptTemplate,
-    resume: bool,
-    overwrite: bool,
-    on_event: OnEvent,
-    stop_requested: Callable[[], bool],
-) -> Run:
+def _tune(wanted: Wanted) -> Run:
     """The run, once its folder is ours."""
+    folder, settings, on_event = wanted.folder, wanted.settings, wanted.on_event
     device = pick_device(settings.train.device)
     dtype = pick_dtype(device, settings.train.dtype)
 
     if device.type == "cpu":
         keep_freed_memory()
-    with memory_told(lambda: no_memory_to_read(sheet)):
-        pairs, parts = read_sheet(sheet, settings, on_event)
+    with memory_told(lambda: no_memory_to_read(wanted.sheet)):
+        pairs, parts = read_sheet(wanted.sheet, settings, on_event)
     base_path = find(settings.model)
     config_record = run_config(settings, pairs, identify(base_path), device, dtype)
-    record = run_record(config_record, pairs, parts, template)
+    record = run_record(config_record, pairs, parts, wanted.template)
     checkpoints = Checkpoints(folder, record, settings.train.keep_checkpoints)
-    start_from, mirror_anew = go_on_from(checkpoints, mirror_folder, overwrite, on_event) if resume else (None, True)
+    start_from, mirror_anew = None, True
+    if wanted.resume:
+        start_from, mirror_anew = go_on_from(checkpoints, wanted.mirror, wanted.overwrite, on_event)
     begun = checkpoints if start_from is not None else None
     with memory_told(lambda: no_memory_to_begin(settings, dtype, device, begun)):
         on_event(ModelLoading(settings.model))
         base = load_base(settings.model, dtype, device, base_path)
-        encoder = Encoder(base.tokenizer, template, settings.data.max_length)
+        encoder = Encoder(base.tokenizer, wanted.template, settings.data.max_length)
         corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
         model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
         rows = _plan_rows(model, corpus, settings.train, device)
@@ -99,10 +82,8 @@ def _tune(
     for warning in warnings_before(corpus, settings, device, dtype):
         on_event(warning)
 
-    if settings.train.learning_rate == "auto":
-        before = checkpoints.state(start_from).progress.peak_learning_rate if start_from is not None else None
-        with memory_told(lambda: no_memory_to_go_on(settings)):
-            settings = _with_learning_rate(before, model, corpus, settings, rows, config_record, on_event)
+    train = with_learning_rate(settings.train, base.model.config)
+    config_record["settings"]["train"]["learning_rate"] = train.learning_rate
     if start_from is None and begin_anew(folder):
         on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)
@@ -128,7 +109,7 @@ def _tune(
         )
 
     finished: Finished | None = None
-    with start_mirror(folder, mirror_folder, anew=mirror_anew) as mirror:
+    with start_mirror(folder, wanted.mirror, anew=mirror_anew) as mirror:
         if start_from is not None:
             mirror.submit(start_from)
         try:
@@ -136,11 +117,11 @@ def _tune(
                 for event in fit(
                     model,
                     corpus,
-                    settings.train,
+                    train,
                     replace(checkpoints, in_use=mirror.in_use),
                     pairs_per_row=rows.pairs_per_row,
                     resume_from=start_from,
-                    stop_requested=stop_requested,
+                    stop_requested=wanted.stop_requested,
                 ):
                     with dispensable("the table of figures"):
                         log.consume(event)
@@ -166,7 +147,16 @@ def _tune(
             diagnosis = diagnosis_of(folder)
         if with_model := finished.stopped != "interrupted":
             write_model(
-                checkpoints, model, base, settings, template, pairs, figures, config_record, diagnosis, dispensable
+                checkpoints,
+                model,
+                base,
+                settings,
+                wanted.template,
+                pairs,
+                figures,
+                config_record,
+                diagnosis,
+                dispensable,
             )
         with dispensable("the report"):
             for stale in (folder.answers_json, folder.answers_xlsx, folder.answers_png):  # of an earlier model
@@ -197,27 +187,6 @@ def _tune(
         endings_known=figures["endings_known"],
         diagnosis=tuple(diagnosis),
     )
-
-
-def _with_learning_rate(
-    before: float | None,
-    model: PeftModel,
-    corpus: Corpus,
-    settings: Settings,
-    rows: RowPlan,
-    config_record: dict[str, Any],
-    on_event: OnEvent,
-) -> Settings:
-    """The settings with the learning rate that suits; `before` is what the run began with, if it is gone on with."""
-    rate = before
-    if rate is None:
-        search = Search(model, corpus.train, corpus.validation, settings.train, rows.pairs_per_row)
-        for event in search.run():
-            on_event(event)
-            rate = event.learning_rate if isinstance(event, RateChosen) else rate
-    config_record["learning_rate_chosen"] = rate
-    config_record["settings"]["train"]["learning_rate"] = rate
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"learning_rate": rate})})
 
 
 def _leave_figures(

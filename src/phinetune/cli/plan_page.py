@@ -66,8 +66,7 @@ def _brief(plan: Any) -> Table:
     if plan.memory_held:
         table.add_row("", _held(plan))
     basis = safe(_first_clause(plan.time.basis))
-    search = f" and up to {_about(plan.time.search)} for --lr auto" if plan.time.search else ""
-    took = basis if plan.time.total is None else f"about {_about(plan.time.total)}{search}, {basis}"
+    took = basis if plan.time.total is None else f"about {_about(plan.time.total)}, {basis}"
     table.add_row("Time", took)
     table.add_row("Disk", f"{_gb(plan.disk_total)} of {_gb(plan.disk_free)} free")
     return table
@@ -128,13 +127,12 @@ def _facts(plan: Any) -> Table:
         f"({plan.pairs_per_row} pair{'s' * (plan.pairs_per_row > 1)}) at once"
         + (", recomputed" if plan.recompute else ""),
     )
-    search = f" and up to {_about(plan.time.search)} for --lr auto" if plan.time.search else ""
     if plan.time.total is None:
         table.add_row("Time", plan.time.basis)
     else:
         table.add_row(
             "Time",
-            f"about {_about(plan.time.total)}: {_parts_of_time(plan)}{search}, less if it stops early; "
+            f"about {_about(plan.time.total)}: {_parts_of_time(plan)}, less if it stops early; "
             f"{plan.time.tokens_per_s:,.0f} tokens/s in the steps, {safe(plan.time.basis)}",
         )
     disk = [f"{name} {_gb(size)}" for name, size in plan.disk.items() if size >= 5_000_000]

@@ -31,8 +31,6 @@ from phinetune.events import (
     Mirrored,
     ModelLoaded,
     ModelLoading,
-    RateChosen,
-    RateTried,
     Recalled,
     Restored,
     RolledBack,
@@ -194,10 +192,6 @@ class TrainingPage:
                 self._sheet(event)
             case ModelLoaded():
                 self._model(event)
-            case RateTried():
-                self.say(f"Trying learning rate {event.learning_rate:.1e}: held-out loss {event.eval_loss:.3f}")
-            case RateChosen():
-                self._rate(event)
             case Started():
                 self._start(event)
             case StepDone():
@@ -257,15 +251,6 @@ class TrainingPage:
         if run.folder.report_html.exists():  # a page that could not be written is a note, and no place to look
             self._console.print(f"See it:   {where}/training_visuals/report.html")
         self._console.print(f"Take it:  [bold]{command} pack {where}[/bold]")
-
-    def _rate(self, event: RateChosen) -> None:
-        chosen, took = f"Learning rate {event.learning_rate:.1e}", f"({duration(event.seconds)})"
-        if not event.pairs:
-            self.say(f"{chosen}, the usual one: nothing is held out, so no other could be tried.")
-        elif event.learning_rate == event.usual:
-            self.say(f"{chosen}, the usual one: no other did clearly better on {event.pairs} of the pairs {took}.")
-        else:
-            self.say(f"{chosen} where {event.usual:.1e} is usual: it did better on {event.pairs} of the pairs {took}.")
 
     def _sheet(self, event: SheetRead) -> None:
         table = Table.grid(padding=(0, 2))

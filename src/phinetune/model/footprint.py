@@ -131,12 +131,14 @@ def step_footprint(shape: ModelShape, adapter: AdapterShape, row: Row, computing
     """
     if shape.is_fast:
         kept = kept_bytes(shape, adapter, row, computing)
+    else:
+        kept = _plain_bytes(shape, adapter, row, computing)
+    if shape.head_is_last:
         # loss.py makes one buffer of this many logits, whatever the row holds, and the gradient of what the head reads.
         at_once = _LOGITS_ON_GPU if computing.on_gpu else _LOGITS_AT_ONCE
         logits = max(at_once, shape.vocabulary) * computing.itemsize
         logits += row.answer_tokens * shape.hidden * computing.itemsize
     else:
-        kept = _plain_bytes(shape, adapter, row, computing)
         logits = row.answer_tokens * shape.vocabulary * (computing.itemsize + _PLAIN_LOGIT)
     return Footprint(
         program=_PROGRAM_GPU if computing.on_gpu else _PROGRAM_CPU,

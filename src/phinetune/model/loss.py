@@ -37,17 +37,44 @@ def answer_logits(model: torch.nn.Module, row: Row) -> torch.Tensor:
     return logits
 
 
+def head_is_last(model: PreTrainedModel, row: Row) -> bool:
+    """Whether the logits of `model` are its head's product and nothing more: bit for bit, on this row.
+
+    Some models scale or bound them behind the head (Gemma 2, Cohere, Granite), each by another entry of its config.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or model.base_model is model:
+        return False
+    with torch.no_grad():
+        return torch.equal(head(_before_head(model, row)[None])[0], answer_logits(model, row))
+
+
+def loss_through_head(model: PreTrainedModel, row: Row) -> torch.Tensor:
+    """`answer_loss` of a model whose head is last: logits are made some places at a time, and never all kept.
+
+    Rows of 8 programs, 650 answer tokens, through Gemma 3 270M and its 262,144 words: 7.2 GB and 57 tokens/s with all
+    logits at once, 2.7 GB and 71 tokens/s like this (two AVX512 cores, bf16, beside other work).
+    """
+    head: Any = model.get_output_embeddings()
+    return linear_cross_entropy(_before_head(model, row), head.weight, head.bias, row.targets)
+
+
 def loss_in_parts(model: PreTrainedModel, row: Row) -> torch.Tensor:
-    """`answer_loss` with the logits of some places at a time. `model` may have an adapter; its head is a product."""
-    inner = model.base_model(
-        input_ids=row.ids, position_ids=row.positions, document_lengths=row.lengths, use_cache=False
-    )
+    """The same without a gradient, of a head that is read when it is called (streamed.py)."""
     many = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-    hidden = torch.split(inner.last_hidden_state[0, row.predictors], many)
-    parts = zip(hidden, torch.split(row.targets, many), strict=True)
+    parts = zip(torch.split(_before_head(model, row), many), torch.split(row.targets, many), strict=True)
     return torch.stack(
         [cross_entropy(model.lm_head(part).float(), targets, reduction="sum") for part, targets in parts]
     ).sum()
+
+
+def _before_head(model: PreTrainedModel, row: Row) -> torch.Tensor:
+    """What the head reads at the predicting places [A, n]."""
+    inner = model.base_model(
+        input_ids=row.ids, position_ids=row.positions, document_lengths=row.lengths, use_cache=False
+    )
+    hidden: torch.Tensor = inner.last_hidden_state[0, row.predictors]
+    return hidden
 
 
 class LinearCrossEntropy(torch.autograd.Function):

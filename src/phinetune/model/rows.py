@@ -1,7 +1,8 @@
 """The two ways of a padding-free row through the model.
 
 Row ─► layers.py, attend.py ─► LinearCrossEntropy                    Phi and the Llama family
-     └► transformers' forward, confined to documents ─► cross_entropy    everything else
+      └► transformers' forward, confined to documents ─► LinearCrossEntropy    others whose logits are a product
+                                                     └► cross_entropy         everything else
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from phinetune.model.attend import Documents, attend_within_bounds, attend_withi
 from phinetune.model.attention import confined_to_documents
 from phinetune.model.fused import fused_adapters
 from phinetune.model.gguf_names import ARCHITECTURES
-from phinetune.model.loss import answer_logits, answer_loss, linear_cross_entropy, loss_in_parts
+from phinetune.model.loss import answer_logits, answer_loss, linear_cross_entropy, loss_in_parts, loss_through_head
 from phinetune.model.row import Row
 
 _LOGITS_AT_ONCE = 256  # places
@@ -123,12 +124,14 @@ def likeliest_words(model: PeftModel | PreTrainedModel) -> Iterator[Callable[[Ro
 
 
 @contextmanager
-def plain_row_loss(model: PeftModel | PreTrainedModel, *, fused: bool = False) -> Iterator[RowLoss]:
-    """By transformers' own forward and PEFT's own adapters, or fused ones: the reference, and the way for every
-    model that the layers here do not cover.
+def plain_row_loss(
+    model: PeftModel | PreTrainedModel, *, fused: bool = False, through_head: bool = False
+) -> Iterator[RowLoss]:
+    """By transformers' own forward and PEFT's own adapters: the reference. With fused adapters, and where the head is
+    last (loss.py) through it, the way for every model that the layers here do not cover.
 
     Raises ModelError for a model that does not take an attention function.
     """
     adapters = fused_adapters(model) if fused else nullcontext()
     with confined_to_documents(_base(model)), adapters:
-        yield partial(answer_loss, model)
+        yield partial(loss_through_head, _base(model)) if through_head else partial(answer_loss, model)

@@ -18,6 +18,7 @@ from phinetune.errors import ModelError, SettingsError
 _BIASED = {"phi": "q k v o mlp", "qwen2": "q k v"}
 _TIED = ("smollm3", "gemma", "gemma2", "gemma3_text")  # where a config.json that does not say means yes
 _COUNTED = ("phi", "llama", "mistral", "qwen2", "qwen3", "smollm3")
+_BEHIND_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 _FAST = ("phi", "llama", "mistral", "qwen2")  # the families of layers.py
 
 
@@ -38,7 +39,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides size and speed of a causal language model. `biased`: which of q, k, v, o, mlp have a bias."""
+    """What decides size and speed of a causal language model. `biased`: which of q, k, v, o, mlp have a bias.
+
+    `head_is_last`: nothing scales or bounds the logits behind the head.
+    """
 
     model_type: str
     layers: int
@@ -50,6 +54,7 @@ class ModelShape:
     vocabulary: int
     tied: bool
     biased: frozenset[str] = frozenset()
+    head_is_last: bool = True
 
     @property
     def is_counted(self) -> bool:
@@ -165,4 +170,5 @@ def read_shape(config: Mapping[str, Any], place: str) -> ModelShape:
         vocabulary=number("vocab_size"),
         tied=bool(config.get("tie_word_embeddings", kind in _TIED)),
         biased=frozenset(biased),
+        head_is_last=all(config.get(name) in (None, 1) for name in _BEHIND_THE_HEAD),
     )

@@ -119,10 +119,7 @@ def _start(
     parameters = [parameter for _, parameter in lora.trainable(model)]
     optimizer = make_optimizer(parameters, settings.weight_decay)
     schedule = plan(settings, order.steps_per_epoch)
-    progress = Progress(
-        loss_scale=LossScale.for_dtype(model.get_base_model().dtype).value,
-        peak_learning_rate=schedule.peak_learning_rate,
-    )
+    progress = Progress(loss_scale=LossScale.for_dtype(model.get_base_model().dtype).value)
     resumed = checkpoints.resume(resume_from, model, optimizer) if resume_from is not None else None
     if resumed is not None:
         progress = resumed.progress

@@ -1,6 +1,6 @@
 """How long a planned run takes: its steps, and what stands around them.
 
-    begin ─► search ─► steps, of which some record a graph ─► validations ─► checkpoints      seconds of each, summed
+    begin ─► steps, of which some record a graph ─► validations ─► checkpoints      seconds of each, summed
 
 In a short run on a fast GPU what stands around the steps is most of it: 140 steps of Phi-2 took an H200 7 s of 14, and
 of these 2 to record graphs.
@@ -8,13 +8,11 @@ of these 2 to record graphs.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from phinetune.model.footprint import CHECKED_TOKENS
 from phinetune.model.hardware import ITEMSIZE, SECONDS_A_LAYER, is_measured, peak, rate, step_flop
 from phinetune.training.planning import Scene, Steps
-from phinetune.training.schedule import SEARCH_HELD_OUT, SEARCH_TRIES, short_run
 
 # Measured with Phi-2 and its 32 layers on an H200 (benchmarks/results.md): 0.26 s for a graph, 0.13 s for each of 8
 # validations; the check before the first step took 7.1 s, and 2.1 where its kernels had been compiled before.
@@ -34,13 +32,12 @@ _ASKED_AT_THE_END = 100  # pairs at most; see training/recall.py
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds: to begin (load, and check the fast way), of the search for a learning rate, of the training steps, of
-    the graphs recorded in them, of the validations and what is asked at the end, of the checkpoints; None where no
-    rate is known. `basis` says how sure it is.
+    """Seconds: to begin (load, and check the fast way), of the training steps, of the graphs recorded in them, of the
+    validations and what is asked at the end, of the checkpoints; None where no rate is known. `basis` says how sure
+    it is.
     """
 
     begin: float | None
-    search: float | None
     training: float | None
     recording: float | None
     validation: float | None
@@ -50,7 +47,7 @@ class Time:
 
     @property
     def total(self) -> float | None:
-        parts = (self.begin, self.search, self.training, self.recording, self.validation, self.checkpoints)
+        parts = (self.begin, self.training, self.recording, self.validation, self.checkpoints)
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
@@ -69,7 +66,7 @@ def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = No
         flop_per_s = rate(scene.device, scene.shape, scene.dtype)
         if flop_per_s is None:
             unknown = "no rate is known for this device; --measure finds it"
-            return Time(None, None, None, None, None, None, None, unknown)
+            return Time(None, None, None, None, None, None, unknown)
         training = flop / flop_per_s
         if on_gpu:
             training = max(training, steps.passes * layers * SECONDS_A_LAYER)
@@ -82,7 +79,6 @@ def time_of(scene: Scene, steps: Steps, measured_tokens_per_s: float | None = No
     recording = len(steps.graphs) * layers * _SECONDS_TO_RECORD_A_LAYER
     return Time(
         begin=_begin(scene, a_token),
-        search=_search(scene, training, once) if scene.settings.learning_rate == "auto" else 0.0,
         training=training,
         recording=recording,
         validation=steps.validations * once + forth * _tokens_at_the_end(scene),
@@ -117,15 +113,6 @@ def _tokens_at_the_end(scene: Scene) -> float:
         share = min(1.0, _ASKED_AT_THE_END / max(1, len(pairs)))
         asked += times * share * sum(pair.tokens for pair in pairs)
     return asked
-
-
-def _search(scene: Scene, training: float, validation: float) -> float:
-    """Seconds of --lr auto with all its tries."""
-    work, whole = scene.workload, scene.settings.epochs
-    pairs, epochs = short_run(len(work.train), whole)
-    judged = min(1, SEARCH_HELD_OUT / max(1, len(work.validation)))
-    a_run = training * pairs * epochs / (len(work.train) * whole) + math.ceil(epochs) * validation * judged
-    return SEARCH_TRIES * a_run
 
 
 def _basis(scene: Scene) -> str:

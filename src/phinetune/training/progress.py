@@ -24,7 +24,6 @@ class Progress:
 
     `pairs_per_row`, `validation_row`, `without_graphs` and `recompute` are set where what was planned did not fit (see
     room.py); `rollbacks` and `learning_rate_factor` count the returns to an earlier state (see recovery.py).
-    `peak_learning_rate` is the one that the run began with, which a search may have found (see learning_rate.py).
     """
 
     step: int = 0
@@ -39,7 +38,6 @@ class Progress:
     recompute: bool = False
     rollbacks: int = 0
     learning_rate_factor: float = 1.0
-    peak_learning_rate: float | None = None
     history: list[Event] = field(default_factory=list)
 
     @property
@@ -68,7 +66,6 @@ class Progress:
         self.pairs_per_row, self.validation_row = later.pairs_per_row, later.validation_row
         self.without_graphs, self.recompute = later.without_graphs, later.recompute
         self.rollbacks, self.learning_rate_factor = later.rollbacks, later.learning_rate_factor
-        self.peak_learning_rate = later.peak_learning_rate
         self.history += [event for event in later.returns if event not in self.history]
 
 

@@ -204,7 +204,6 @@ class Recovery:
                 value.zero_()
         measured: list[Event] = [e for e in self._progress.history if isinstance(e, Validated) and e.step == 0]
         beginning = Progress(loss_scale=self._start_scale, history=measured)
-        beginning.peak_learning_rate = self._progress.peak_learning_rate
         try:
             self._room.for_copy(
                 "save the beginning", lambda: self._checkpoints.save(self._model, self._optimizer, beginning)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from phinetune.settings import TrainSettings
 
-SEARCH_TRIES = 5  # at most; --lr auto mostly takes three or four
-SEARCH_HELD_OUT = 64  # pairs that judge a short run
 _GUIDE_WARMUP = 100
 _GUIDE_INTERVAL = 50
 
@@ -59,13 +57,8 @@ def plan(settings: TrainSettings, steps_per_epoch: int) -> Schedule:
         total_steps=total,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=min(warmup, total - 1),
-        # Before a search has found one, only the number of steps is asked for.
+        # Of a model that is not loaded, only the number of steps is asked for.
         peak_learning_rate=0.0 if settings.learning_rate == "auto" else settings.learning_rate,
         eval_steps=settings.eval_steps,
         save_steps=settings.save_steps,
     )
-
-
-def short_run(pairs: int, epochs: float) -> tuple[int, float]:
-    """How many of the pairs, and how often, a short run of --lr auto sees: an eighth, 32 to 64, at most five times."""
-    return min(pairs, max(32, min(64, pairs // 8))), min(epochs, 5)

@@ -11,7 +11,8 @@ take the same step.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -148,16 +149,22 @@ def drop_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         parameter.grad = None
 
 
-def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence[Batch]) -> float:
-    """Mean cross-entropy per answer token in nats over all batches, without dropout."""
-    device = next(model.parameters()).device
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout; the model is left as it was."""
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            losses = [row_loss(batch.to(device)) for batch in batches]
+        yield
     finally:
         model.train(was_training)
+
+
+def validation_loss(model: torch.nn.Module, row_loss: RowLoss, batches: Sequence[Batch]) -> float:
+    """Mean cross-entropy per answer token in nats over all batches, without dropout."""
+    device = next(model.parameters()).device
+    with evaluating(model), torch.inference_mode():
+        losses = [row_loss(batch.to(device)) for batch in batches]
     return float(torch.stack(losses).sum()) / sum(batch.answer_tokens for batch in batches)
 
 
