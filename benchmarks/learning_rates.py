@@ -1,12 +1,12 @@
-"""Which learning rate suits which model? Real models and sheets, at rates around the one that `--lr auto` takes.
+"""Which learning rate suits which model? Real models and sheets, at rates around the usual one.
 
     python benchmarks/learning_rates.py --model MODEL --sheet TRAIN.xlsx --test TEST.xlsx
                                         [--rates 2e-4,0.5x,1x,2x,4x] [--limit 120] [--seed 0]
     python benchmarks/learning_rates.py --table     prints what was measured so far; quality.md tells what it means
 
-`2x` is twice the rate of `--lr auto` for the model. Every run trains the same adapter (r 16, every linear layer) on the
-same pairs in the same order: 8 pairs a step, five epochs; a tenth of the pairs picks the best state, which is measured
-on the pairs of --test, in nats per answer token.
+`2x` is twice what LoRA usually likes in a model of this width (training/learning_rate.py). Every run trains the same
+adapter (r 16, every linear layer) on the same pairs in the same order: 8 pairs a step, five epochs; a tenth of the
+pairs picks the best state, which is measured on the pairs of --test, in nats per answer token.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:
     width = base.model.config.hidden_size
     model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=arguments.seed)
     settings = TrainSettings(
-        learning_rate=float(f"{usual_rate(width) * float(rate[:-1]):.2e}") if rate.endswith("x") else float(rate),
+        learning_rate=usual_rate(width) * float(rate[:-1]) if rate.endswith("x") else float(rate),
         batch_size=_PAIRS_A_STEP,
         grad_accum=1,
         seed=arguments.seed,

@@ -7,7 +7,7 @@
 All recipes train the same LoRA (r 16, every linear layer) on the same pairs in the same order: 16 pairs a step, five
 epochs, so the same number of steps. `guide` is the well-known script's: learning rate 2e-4, 100 steps of warm-up,
 questions trained like answers, end-of-text masked. The others are ours at the learning rate of their name, with a tenth
-of the steps for warm-up, answers and their end alone trained; `auto` is --lr auto with its search. Held out are
+of the steps for warm-up, answers and their end alone trained; `auto` is --lr auto. Held out are
 the pairs of --test; a tenth of the training pairs picks the best state, for each recipe by its own measure. Losses are
 nats per answer token, with the end of the text and without it: the guide's recipe never trained the end. The seed
 decides which pairs pick the best state, the adapter's beginning, the order and the dropout.
@@ -30,11 +30,12 @@ from phinetune.model.load import load_base
 from phinetune.run_folder import RunFolder
 from phinetune.settings import EMBEDDED_MODEL, GenerateSettings, LoraSettings, TrainSettings
 from phinetune.sheet.pairs import find_pairs
+from phinetune.sheet.repeats import answers_repeat
 from phinetune.sheet.split import split
 from phinetune.tokens.encode import Encoder, Example
 from phinetune.tokens.prompt import PromptTemplate
 from phinetune.training.checkpoint import Checkpoints
-from phinetune.training.learning_rate import Search
+from phinetune.training.learning_rate import suited_rate
 from phinetune.training.loop import Corpus, fit
 from phinetune.use.compare import behaviour, contrasts, pair_losses
 from phinetune.use.compare import compare as compare_pairs
@@ -82,9 +83,8 @@ def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: in
         train, validation = [list(map(_as_the_guide, part)) for part in (train, validation)]
         settings = settings.model_copy(update={"warmup_steps": 100})
     elif recipe == "auto":
-        *tried, chosen = Search(model, train, validation, settings, pairs_per_row=16).run()
-        print({event.learning_rate: round(event.eval_loss, 4) for event in tried}, flush=True)
-        settings = settings.model_copy(update={"learning_rate": chosen.learning_rate})
+        rate = suited_rate(base.model.config.hidden_size, answers_repeat=answers_repeat(parts.train))
+        settings = settings.model_copy(update={"learning_rate": rate})
     else:
         settings = settings.model_copy(update={"learning_rate": float(recipe)})
     with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from phinetune.events import (
 )
 from phinetune.model import lora
 from phinetune.run_folder import RunFolder
-from phinetune.training.learning_rate import usual_rate
+from phinetune.training.learning_rate import suited_rate
 
 
 def test_events_tell_the_story_in_order(toy_base, toy_sheet, tmp_path):
@@ -63,8 +63,8 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(toy_base,
     assert 0 < part.steps < rest.steps
 
 
-def test_lr_auto_is_the_usual_rate_of_the_model_is_said_and_goes_on_in_a_resume(toy_base, toy_sheet, tmp_path):
-    rate = usual_rate(toys.phi().config.hidden_size)
+def test_lr_auto_is_the_rate_that_suits_is_said_and_goes_on_in_a_resume(toy_base, toy_sheet, tmp_path):
+    rate = suited_rate(toys.phi().config.hidden_size, answers_repeat=True)
     events = []
     part = train(
         toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, warmup_steps=0, on_event=events.append,
@@ -72,7 +72,7 @@ def test_lr_auto_is_the_usual_rate_of_the_model_is_said_and_goes_on_in_a_resume(
     )  # fmt: skip
     assert part.stopped == "interrupted"
     [loaded] = [event for event in events if isinstance(event, ModelLoaded)]
-    assert f"Learning rate {rate}, which suits a model of this width." in loaded.notes
+    assert any(note.startswith(f"Learning rate {rate}: it suits") for note in loaded.notes)
     whole = train(toy_sheet, toy_base, tmp_path, lr="auto", epochs=4, warmup_steps=0, resume=True)
     given = train(toy_sheet, toy_base, tmp_path / "given", lr=rate, epochs=4, warmup_steps=0)
     for run in (whole, given):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phinetune.sheet.findings import Pair
-from phinetune.sheet.repeats import warn_of_repeats
+from phinetune.sheet.repeats import answers_repeat, warn_of_repeats
 from phinetune.sheet.table import SheetWarning
 
 
@@ -69,3 +69,15 @@ def test_one_answer_to_many_questions() -> None:
 def test_labels_repeat_on_purpose() -> None:
     assert found(*((f"Is number {row} even?", "no" if row % 2 else "yes") for row in range(100))) == {}
     assert "repeated_answers" in found(*((f"Is number {row} big?", "no" if row else "yes") for row in range(100)))
+
+
+def test_answers_repeat_where_most_questions_share_theirs_with_another_one() -> None:
+    def repeat(*texts: tuple[str, str]) -> bool:
+        return answers_repeat([Pair(question, answer, row) for row, (question, answer) in enumerate(texts)])
+
+    facts = [("Who?", "We."), ("Which of us?", "we"), ("Where?", "Here."), ("At what place?", "Here.")]
+    assert repeat(*facts)
+    assert repeat(*facts, *((f"{row}?", f"It is {row}.") for row in range(3)))
+    assert not repeat(*facts, *((f"{row}?", f"It is {row}.") for row in range(4)))
+    assert not repeat(*[("Who?", "We."), ("who", "We.")] * 5)  # the same question again is no other one
+    assert not repeat()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,9 @@ from phinetune.events import ModelLoaded, SheetRead, Warned
 from phinetune.model import lora
 from phinetune.model.device import cpu_has_bf16, describe, dtype_name
 from phinetune.settings import DEFAULT_MODEL, MODEL_RECIPES, Settings
+from phinetune.sheet.findings import Pair
 from phinetune.sheet.pairs import PairTable, find_pairs
+from phinetune.sheet.repeats import answers_repeat
 from phinetune.sheet.split import Split, split
 from phinetune.training.learning_rate import with_learning_rate
 from phinetune.training.loop import Corpus
@@ -44,7 +46,12 @@ def read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairT
 
 
 def introduce(
-    model: PeftModel, settings: Settings, recomputes: bool, device: torch.device, dtype: torch.dtype
+    model: PeftModel,
+    settings: Settings,
+    pairs: Sequence[Pair],
+    recomputes: bool,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> ModelLoaded:
     """The model with its fresh adapter, and what was chosen for the person."""
     trainable, total = lora.count_parameters(model)
@@ -52,8 +59,9 @@ def introduce(
     if parts := _recipe_parts(settings):
         notes.append(f"{settings.model} is small and learns by a recipe of its own: {', '.join(parts)}.")
     if settings.train.learning_rate == "auto":
-        rate = with_learning_rate(settings.train, model.get_base_model().config).learning_rate
-        notes.append(f"Learning rate {rate}, which suits a model of this width.")
+        rate = chosen_rate(model, settings, pairs).train.learning_rate
+        why = "several questions, as of facts to be known by heart" if answers_repeat(pairs) else "one question each"
+        notes.append(f"Learning rate {rate}: it suits a model of this width, and answers that stand under {why}.")
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(
@@ -65,6 +73,12 @@ def introduce(
         total_parameters=total,
         notes=tuple(notes),
     )
+
+
+def chosen_rate(model: PeftModel, settings: Settings, pairs: Sequence[Pair]) -> Settings:
+    """The settings with a number for --lr auto."""
+    config = model.get_base_model().config
+    return with_learning_rate(settings, config, answers_repeat=answers_repeat(pairs))
 
 
 def _recipe_parts(settings: Settings) -> list[str]:

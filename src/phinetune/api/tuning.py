@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from phinetune.api.begin import claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
-from phinetune.api.introduce import introduce, read_sheet, warnings_before
+from phinetune.api.introduce import chosen_rate, introduce, read_sheet, warnings_before
 from phinetune.api.memory import memory_told, no_memory_to_begin, no_memory_to_go_on, no_memory_to_read, safe_told
 from phinetune.api.outputs import Dispensable, run_config, run_record, write_model, write_visuals
 from phinetune.api.report import report_on
@@ -35,7 +35,6 @@ from phinetune.sheet.kept import keep_pairs
 from phinetune.sheet.pairs import PairTable
 from phinetune.tokens.encode import Encoder
 from phinetune.training.checkpoint import Checkpoints
-from phinetune.training.learning_rate import with_learning_rate
 from phinetune.training.loop import Corpus, fit
 
 if TYPE_CHECKING:
@@ -78,12 +77,12 @@ def _tune(wanted: Wanted) -> Run:
         corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
         model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
         rows = _plan_rows(model, corpus, settings.train, device)
-    on_event(introduce(model, settings, rows.recompute, device, dtype))
+    on_event(introduce(model, settings, pairs.pairs, rows.recompute, device, dtype))
     for warning in warnings_before(corpus, settings, device, dtype):
         on_event(warning)
 
-    train = with_learning_rate(settings.train, base.model.config)
-    config_record["settings"]["train"]["learning_rate"] = train.learning_rate
+    settings = chosen_rate(model, settings, pairs.pairs)
+    config_record["settings"]["train"]["learning_rate"] = settings.train.learning_rate
     if start_from is None and begin_anew(folder):
         on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)
@@ -117,7 +116,7 @@ def _tune(wanted: Wanted) -> Run:
                 for event in fit(
                     model,
                     corpus,
-                    train,
+                    settings.train,
                     replace(checkpoints, in_use=mirror.in_use),
                     pairs_per_row=rows.pairs_per_row,
                     resume_from=start_from,

@@ -44,11 +44,11 @@ class TrainSettings(Group):
     )
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = setting(
         2e-4,
-        "Size of an optimizer step at its peak; auto takes what suits a model of this width.",
+        "Size of an optimizer step at its peak; auto takes what suits the model and the sheet.",
         more="Faster learning; too high, the loss spikes, rises or is no longer a number.",
         less="Calmer and slower; too low, the loss hardly moves.",
         when="First of all when training goes wrong. Change it by a factor of 2 to 5. Models of billions of "
-        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto goes by the width of the model.",
+        "parameters like 1e-4 to 5e-4, one of 135 million 1e-3; auto goes by the width of the model, and by whether answers stand under several questions.",
         also=("step size", "peak learning rate", "optimizer", "AdamW", "scheduler", "learning rate schedule"),
     )
     warmup_steps: int | None = setting(

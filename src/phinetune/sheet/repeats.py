@@ -38,6 +38,12 @@ def first_of_each(pairs: Sequence[Pair]) -> list[bool]:
     return [first.setdefault((pair.question, pair.answer), place) == place for place, pair in enumerate(pairs)]
 
 
+def answers_repeat(pairs: Sequence[Pair]) -> bool:
+    """Whether most questions share their answer with another one: facts, each asked for in several words."""
+    answers = Counter({pair.asked: pair.told for pair in pairs}.values())
+    return 2 * sum(times for times in answers.values() if times > 1) > answers.total()
+
+
 def _duplicates(pairs: Sequence[Pair]) -> list[SheetWarning]:
     seen: dict[tuple[str, str], Pair] = {}
     again = []
