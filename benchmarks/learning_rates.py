@@ -105,15 +105,26 @@ def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:
 
 
 def _table() -> str:
-    """A line for each model and sheet, the held-out loss at every rate."""
+    """A line for each model and sheet, the held-out loss at every rate, the lowest of them bold."""
     rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    rates = list(dict.fromkeys(row["rate"] for row in rows))
+    rates = sorted({row["rate"] for row in rows}, key=_in_order)
     lines = [f"| model | width | sheet | {' | '.join(rates)} |", f"| --- | ---: | --- |{' ---: |' * len(rates)}"]
-    for model, width, sheet in dict.fromkeys((row["model"], row["width"], row["sheet"]) for row in rows):
-        mine = [row for row in rows if (row["model"], row["sheet"]) == (model, sheet)]
-        losses = [" ".join(f"{row['loss']:.3f}" for row in mine if row["rate"] == rate) for rate in rates]
-        lines.append(f"| {model} | {width} | {sheet} | {' | '.join(losses)} |")
+    for model, width, sheet in sorted({(row["model"], row["width"], row["sheet"]) for row in rows}, key=str):
+        loss = {row["rate"]: row["loss"] for row in rows if (row["model"], row["sheet"]) == (model, sheet)}
+        shown = [_shown(loss.get(rate), loss[rate] == min(loss.values()) if rate in loss else False) for rate in rates]
+        lines.append(f"| {model} | {width} | {sheet} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def _in_order(rate: str) -> float:
+    """Absolute rates first."""
+    return float(rate[:-1]) if rate.endswith("x") else 0.0
+
+
+def _shown(loss: float | None, lowest: bool) -> str:
+    if loss is None:
+        return ""
+    return f"**{loss:.3f}**" if lowest else f"{loss:.3f}"
 
 
 if __name__ == "__main__":
