@@ -105,26 +105,18 @@ def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:
 
 
 def _table() -> str:
-    """A line for each model and sheet, the held-out loss at every rate, the lowest of them bold."""
+    """A line for each model and sheet, the held-out loss at every rate, the lowest of several bold."""
     rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    rates = sorted({row["rate"] for row in rows}, key=_in_order)
+    rates = sorted({row["rate"] for row in rows}, key=lambda rate: float(rate[:-1]) if rate.endswith("x") else 0.0)
     lines = [f"| model | width | sheet | {' | '.join(rates)} |", f"| --- | ---: | --- |{' ---: |' * len(rates)}"]
-    for model, width, sheet in sorted({(row["model"], row["width"], row["sheet"]) for row in rows}, key=str):
+    for model, width, sheet in sorted({(row["model"], row["width"], row["sheet"]) for row in rows}):
         loss = {row["rate"]: row["loss"] for row in rows if (row["model"], row["sheet"]) == (model, sheet)}
-        shown = [_shown(loss.get(rate), loss[rate] == min(loss.values()) if rate in loss else False) for rate in rates]
-        lines.append(f"| {model} | {width} | {sheet} | {' | '.join(shown)} |")
+        shown = {rate: f"{value:.3f}" for rate, value in loss.items()}
+        if len(loss) > 1:
+            lowest = min(loss, key=loss.__getitem__)
+            shown[lowest] = f"**{shown[lowest]}**"
+        lines.append(f"| {model} | {width} | {sheet} | {' | '.join(shown.get(rate, '') for rate in rates)} |")
     return "\n".join(lines)
-
-
-def _in_order(rate: str) -> float:
-    """Absolute rates first."""
-    return float(rate[:-1]) if rate.endswith("x") else 0.0
-
-
-def _shown(loss: float | None, lowest: bool) -> str:
-    if loss is None:
-        return ""
-    return f"**{loss:.3f}**" if lowest else f"{loss:.3f}"
 
 
 if __name__ == "__main__":
