@@ -175,6 +175,16 @@ def test_logits_that_are_bounded_behind_the_head_go_the_models_own_way(dtype):
             assert warning is None
 
 
+def test_layers_that_give_something_else_than_hidden_states_go_the_models_own_way(monkeypatch):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0))
+    monkeypatch.setattr(GPT2LMHeadModel, "base_model", property(lambda _: lambda **_: ()))
+    with proven_row_loss(_adapted(base.eval()), _examples()) as (row_loss, warning):
+        assert row_loss.func is answer_loss
+        assert warning is None
+
+
 def test_where_the_way_through_the_head_fails_the_models_own_is_taken(monkeypatch):
     def missing(*_):
         raise RuntimeError("no kernel image is available for execution on the device")

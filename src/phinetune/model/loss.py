@@ -45,8 +45,11 @@ def head_is_last(model: PreTrainedModel, row: Row) -> bool:
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or model.base_model is model:
         return False
-    with torch.no_grad():
-        return torch.equal(head(_before_head(model, row)[None])[0], answer_logits(model, row))
+    try:
+        with torch.no_grad():
+            return torch.equal(head(_before_head(model, row)[None])[0], answer_logits(model, row))
+    except (AttributeError, TypeError):  # layers that are called in another way, or give something else
+        return False
 
 
 def loss_through_head(model: PreTrainedModel, row: Row) -> torch.Tensor:
