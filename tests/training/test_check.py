@@ -9,7 +9,7 @@ import torch
 import toys
 
 from phinetune.errors import ModelError, SettingsError, TrainingError
-from phinetune.model import lora, rows
+from phinetune.model import lora, loss, rows
 from phinetune.model.loss import answer_loss, loss_through_head
 from phinetune.model.rows import FastRowLoss, fast_row_loss
 from phinetune.settings import LoraSettings
@@ -176,11 +176,9 @@ def test_logits_that_are_bounded_behind_the_head_go_the_models_own_way(dtype):
 
 
 def test_layers_that_give_something_else_than_hidden_states_go_the_models_own_way(monkeypatch):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    base = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0))
-    monkeypatch.setattr(GPT2LMHeadModel, "base_model", property(lambda _: lambda **_: ()))
-    with proven_row_loss(_adapted(base.eval()), _examples()) as (row_loss, warning):
+    monkeypatch.setattr(loss, "_before_head", lambda *_: ().last_hidden_state)
+    monkeypatch.setattr(check, "fast_row_loss", lambda model: None)
+    with proven_row_loss(_adapted(toys.phi()), _examples()) as (row_loss, warning):
         assert row_loss.func is answer_loss
         assert warning is None
 
