@@ -34,8 +34,8 @@ def test_of_a_recipe_what_applies_is_named(given, said):
 @pytest.mark.parametrize(
     ("pairs", "why"),
     [
-        ([("Who?", "We."), ("Where?", "Here.")], "answers that stand under one question each"),
-        ([("Who?", "We."), ("Which of us?", "We.")], "answers that stand under several questions, as of facts"),
+        ([("Who?", "We."), ("Where?", "Here.")], "answers under one question each."),
+        ([("Who?", "We."), ("Which of us?", "We.")], "answers under several questions each."),
     ],
 )
 def test_the_rate_of_lr_auto_is_named_with_its_reason(pairs, why):
@@ -45,4 +45,4 @@ def test_the_rate_of_lr_auto_is_named_with_its_reason(pairs, why):
     recipe, rate = introduce(model, settings, pairs, False, torch.device("cpu"), torch.float32).notes
     assert recipe.endswith("of its own: 4 epochs, 8 pairs a step.")
     suited = suited_rate(model.get_base_model().config.hidden_size, answers_repeat="several" in why)
-    assert rate.startswith(f"Learning rate {suited}: it suits a model of this width, and {why}")
+    assert rate == f"Learning rate {suited}: it suits a model of this width, and {why}"

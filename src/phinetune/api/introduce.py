@@ -60,8 +60,8 @@ def introduce(
         notes.append(f"{settings.model} is small and learns by a recipe of its own: {', '.join(parts)}.")
     if settings.train.learning_rate == "auto":
         rate = chosen_rate(model, settings, pairs).train.learning_rate
-        why = "several questions, as of facts to be known by heart" if answers_repeat(pairs) else "one question each"
-        notes.append(f"Learning rate {rate}: it suits a model of this width, and answers that stand under {why}.")
+        questions = "several questions" if answers_repeat(pairs) else "one question"
+        notes.append(f"Learning rate {rate}: it suits a model of this width, and answers under {questions} each.")
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(
