@@ -75,7 +75,7 @@ def to_json(progress: Progress) -> dict[str, Any]:
 
 
 def from_json(plain: Any) -> Progress:
-    """Raises ValueError that names the first thing wrong: another type, an unknown field or event."""
+    """Raises ValueError that names the first thing wrong: another type, no history, an unknown event."""
     try:
         progress: Progress = _read(_PROGRESS, plain | {"history": []})
         progress.history = [_read(_RECORDED[kind], values) for kind, values in plain["history"]]
