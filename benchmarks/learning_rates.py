@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:
     width = base.model.config.hidden_size
     model = lora.attach(base.model, LoraSettings(), base.name_for_peft, seed=arguments.seed)
     settings = TrainSettings(
-        learning_rate=usual_rate(width) * float(rate[:-1]) if rate.endswith("x") else float(rate),
+        learning_rate=round(usual_rate(width) * float(rate[:-1]), 6) if rate.endswith("x") else float(rate),
         batch_size=_PAIRS_A_STEP,
         grad_accum=1,
         seed=arguments.seed,
