@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +33,14 @@ def publish(title: str, command: str, columns: Sequence[str], rows: Sequence[Seq
     print(text)
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(text)
+
+
+def keep(found: dict[str, Any], path: Path) -> None:
+    """Print what was measured, and append it to `path`, one JSON object a line."""
+    line = json.dumps(found)
+    print(line, flush=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def machine() -> str:

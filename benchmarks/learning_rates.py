@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import keep
+
 from phinetune.model import lora
 from phinetune.model.device import keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.load import load_base
@@ -54,10 +56,7 @@ def main() -> None:
         return
     keep_freed_memory()
     for rate in arguments.rates.split(","):
-        found = measure(arguments, rate)
-        print(json.dumps(found), flush=True)
-        with MEASURED.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+        keep(measure(arguments, rate), MEASURED)
 
 
 def measure(arguments: argparse.Namespace, rate: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import keep
+
 from phinetune.model import lora
 from phinetune.model.device import keep_freed_memory, pick_device, pick_dtype
 from phinetune.model.load import load_base
@@ -63,9 +65,7 @@ def main() -> None:
     keep_freed_memory()
     for recipe in arguments.recipes.split(","):
         found = measure(arguments.sheet, arguments.test, recipe, arguments.limit, arguments.questions, arguments.seed)
-        print(json.dumps(found), flush=True)
-        with MEASURED.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+        keep(found, MEASURED)
 
 
 def measure(sheet: str, test: str, recipe: str, limit: int | None, questions: int, seed: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from random import Random
 from typing import Any
 
 import torch
+from bench import keep
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from phinetune.model import layers, lora
@@ -247,21 +248,18 @@ def main() -> None:
     keep_freed_memory()
     for seed in map(int, arguments.seed.split(",")):
         for name in arguments.variants.split(","):
-            print(run(arguments, name, seed))
+            keep(run(arguments, name, seed), Path(arguments.to))
 
 
-def run(arguments: argparse.Namespace, name: str, seed: int) -> str:
-    """One trial, appended to the file of trials."""
+def run(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """One trial, and what it was about."""
     base = load_base(arguments.model, pick_dtype(pick_device()), pick_device())
     encoder = Encoder(base.tokenizer, PromptTemplate(), 512)
     data = material(encoder, arguments.sheet, arguments.test, arguments.tokens, seed)
     found = trial(arguments.model, data, VARIANTS[name], arguments.epochs, arguments.lr, seed)
     about = {"sheet": Path(arguments.sheet).stem, "variant": name, "seed": seed, "lr": arguments.lr}
     about["device"] = pick_device().type
-    line = json.dumps(about | {key: round(value, 4) for key, value in found.items()})
-    with Path(arguments.to).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    return line
+    return about | {key: round(value, 4) for key, value in found.items()}
 
 
 def table(trials: Path) -> str:

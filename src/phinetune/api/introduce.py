@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedConfig
 
 from phinetune.api.begin import OnEvent
 from phinetune.events import ModelLoaded, SheetRead, Warned
@@ -17,7 +18,7 @@ from phinetune.sheet.findings import Pair
 from phinetune.sheet.pairs import PairTable, find_pairs
 from phinetune.sheet.repeats import answers_repeat
 from phinetune.sheet.split import Split, split
-from phinetune.training.learning_rate import with_learning_rate
+from phinetune.training.learning_rate import suited_rate
 from phinetune.training.loop import Corpus
 
 
@@ -48,20 +49,18 @@ def read_sheet(path: Path, settings: Settings, on_event: OnEvent) -> tuple[PairT
 def introduce(
     model: PeftModel,
     settings: Settings,
-    pairs: Sequence[Pair],
+    why_this_rate: str | None,
     recomputes: bool,
     device: torch.device,
     dtype: torch.dtype,
 ) -> ModelLoaded:
-    """The model with its fresh adapter, and what was chosen for the person."""
+    """The model with its fresh adapter, and what was chosen for the person; `settings` are those asked for."""
     trainable, total = lora.count_parameters(model)
     notes = []
     if parts := _recipe_parts(settings):
         notes.append(f"{settings.model} is small and learns by a recipe of its own: {', '.join(parts)}.")
-    if settings.train.learning_rate == "auto":
-        rate = chosen_rate(model, settings, pairs).train.learning_rate
-        questions = "several questions" if answers_repeat(pairs) else "one question"
-        notes.append(f"Learning rate {rate}: it suits a model of this width, and answers under {questions} each.")
+    if why_this_rate:
+        notes.append(why_this_rate)
     if recomputes:
         notes.append("Intermediate results are computed twice instead of kept: slower, but it needs less memory.")
     return ModelLoaded(
@@ -75,10 +74,17 @@ def introduce(
     )
 
 
-def chosen_rate(model: PeftModel, settings: Settings, pairs: Sequence[Pair]) -> Settings:
-    """The settings with a number for --lr auto."""
-    config = model.get_base_model().config
-    return with_learning_rate(settings, config, answers_repeat=answers_repeat(pairs))
+def settle_rate(settings: Settings, config: PreTrainedConfig, pairs: Sequence[Pair]) -> tuple[Settings, str | None]:
+    """The settings with a number for --lr auto, and why it is that one; other settings as they are."""
+    if settings.train.learning_rate != "auto":
+        return settings, None
+    repeat = answers_repeat(pairs)
+    rate = suited_rate(config.get_text_config().hidden_size, answers_repeat=repeat)
+    why = (
+        f"Learning rate {rate}: it suits a model of this size, and a sheet in which most answers belong to "
+        f"{'several questions' if repeat else 'one question'}."
+    )
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"learning_rate": rate})}), why
 
 
 def _recipe_parts(settings: Settings) -> list[str]:

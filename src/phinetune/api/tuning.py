@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from phinetune.api.begin import claimed, go_on_from, start_mirror
 from phinetune.api.diagnose import diagnosis_of
-from phinetune.api.introduce import chosen_rate, introduce, read_sheet, warnings_before
+from phinetune.api.introduce import introduce, read_sheet, settle_rate, warnings_before
 from phinetune.api.memory import memory_told, no_memory_to_begin, no_memory_to_go_on, no_memory_to_read, safe_told
 from phinetune.api.outputs import Dispensable, run_config, run_record, write_model, write_visuals
 from phinetune.api.report import report_on
@@ -77,12 +77,13 @@ def _tune(wanted: Wanted) -> Run:
         corpus = Corpus(encoder.examples(parts.train), encoder.examples(parts.validation))
         model = lora.attach(base.model, settings.lora, base.name_for_peft, settings.train.seed)
         rows = _plan_rows(model, corpus, settings.train, device)
-    on_event(introduce(model, settings, pairs.pairs, rows.recompute, device, dtype))
+    asked = settings
+    settings, why_this_rate = settle_rate(asked, base.model.config, pairs.pairs)
+    config_record["settings"]["train"]["learning_rate"] = settings.train.learning_rate
+    on_event(introduce(model, asked, why_this_rate, rows.recompute, device, dtype))
     for warning in warnings_before(corpus, settings, device, dtype):
         on_event(warning)
 
-    settings = chosen_rate(model, settings, pairs.pairs)
-    config_record["settings"]["train"]["learning_rate"] = settings.train.learning_rate
     if start_from is None and begin_anew(folder):
         on_event(Warned("model_put_aside", f"The earlier model is in {folder.model_before} until this run is done."))
     keep_pairs(folder.pairs, parts)

@@ -49,7 +49,7 @@ class TrainSettings(Group):
         less="Calmer and slower; too low, the loss hardly moves.",
         when="First of all when training goes wrong. Change it by a factor of 2 to 5. Models of billions of "
         "parameters like 1e-4 to 5e-4, one of 135 million 1e-3. Facts that are asked for in several words each want "
-        "more than answers that stand once; auto goes by that and by the width of the model.",
+        "more than answers that stand once; auto goes by that and by the model's size.",
         also=("step size", "peak learning rate", "optimizer", "AdamW", "scheduler", "learning rate schedule"),
     )
     warmup_steps: int | None = setting(

@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import math
 
-from transformers import PreTrainedConfig
-
-from phinetune.settings import Settings
-
 _ONCE, _SEVERAL_TIMES = 0.5, 2.0
 
 
@@ -32,11 +28,3 @@ def suited_rate(hidden_size: int, *, answers_repeat: bool) -> float:
     as much where answers repeat, 8.2e-4.
     """
     return float(f"{usual_rate(hidden_size) * (_SEVERAL_TIMES if answers_repeat else _ONCE):.1e}")
-
-
-def with_learning_rate(settings: Settings, config: PreTrainedConfig, *, answers_repeat: bool) -> Settings:
-    """The settings with a number for `auto`; others as they are."""
-    if settings.train.learning_rate != "auto":
-        return settings
-    rate = suited_rate(config.get_text_config().hidden_size, answers_repeat=answers_repeat)
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"learning_rate": rate})})
